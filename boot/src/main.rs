@@ -1,0 +1,3 @@
+//! `cargo run`: boots Holdfast in QEMU.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! NFIT, persistent memory, the XArray, the DAX mapping and break_layouts.
+
+#![cfg_attr(target_os = "none", no_std)]
