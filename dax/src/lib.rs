@@ -1,3 +1,7 @@
 //! NFIT, persistent memory, the XArray, the DAX mapping and break_layouts.
 
 #![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod pmem;

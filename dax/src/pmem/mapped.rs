@@ -1,0 +1,313 @@
+//! A region mapped into the address space: real stores, write-backs and fences.
+//!
+//! The kernel maps a region of the NFIT write-back cached; a host tool maps a file. Either way the bytes are shared with
+//! writers unknown to the compiler (user mappings, DMA, other processes), so that no Rust reference to them is ever made:
+//! single words and bytes are accessed as atomics, bulk goes through assembly, which the compiler cannot look into.
+//!
+//! Order: cached stores are Release stores, which on x86_64 are plain `mov`s that neither the compiler nor the CPU
+//! reorders. The assembly blocks lack `nomem`, so that no store moves across a write-back or a fence.
+
+#![expect(
+    unsafe_code,
+    reason = "accesses raw mapped memory, and needs instructions that have no stable safe form"
+)]
+
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::bad::BadRanges;
+use super::{BadRangesFull, FlushOp, LINE, MediaError, Persistence, Pmem, check_range, check_word};
+
+/// EBX of CPUID leaf 7, sub-leaf 0, or `None` on a CPU without that leaf.
+pub(super) fn leaf7_ebx() -> Option<u32> {
+    let highest = __cpuid(0).eax;
+    (highest >= 7).then(|| __cpuid_count(7, 0).ebx)
+}
+
+/// A region of pmem that is mapped at `base`.
+pub struct MappedPmem {
+    base: NonNull<u8>,
+    len: u64,
+    domain: Persistence,
+    writable: bool,
+    bad: BadRanges,
+}
+
+// SAFETY: the pointer is only used for atomic and assembly accesses, which any thread may make at any time.
+unsafe impl Send for MappedPmem {}
+// SAFETY: as for Send; the list of bad ranges has its own lock.
+unsafe impl Sync for MappedPmem {}
+
+impl MappedPmem {
+    /// A writable region of `len` bytes at `base`. Panics unless `base` is a multiple of [`LINE`].
+    ///
+    /// # Safety
+    /// `base..base + len` must be mapped write-back cached, readable and writable, for as long as the value lives; the
+    /// CPU must have the instruction that `domain` names; and no Rust reference to these bytes may exist.
+    #[must_use]
+    pub unsafe fn new(base: NonNull<u8>, len: u64, domain: Persistence) -> Self {
+        assert!(
+            (base.as_ptr() as u64).is_multiple_of(LINE),
+            "pmem must start at a cache line"
+        );
+        Self {
+            base,
+            len,
+            domain,
+            writable: true,
+            bad: BadRanges::new(),
+        }
+    }
+
+    /// The same region, for reading only; the mapping then need not be writable.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self {
+            writable: false,
+            ..self
+        }
+    }
+
+    /// Where a store must arrive to be durable.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.domain
+    }
+
+    /// Records `range` as bad: every read that touches it fails. Panics if it leaves the region.
+    pub fn mark_bad(&self, range: Range<u64>) -> Result<(), BadRangesFull> {
+        check_range(self.len, range.start, range.end.saturating_sub(range.start));
+        self.bad.add(range)
+    }
+
+    /// Forgets that `range` was bad, after it has been written whole.
+    pub fn clear_bad(&self, range: &Range<u64>) -> Result<(), BadRangesFull> {
+        self.bad.clear(range)
+    }
+
+    /// Address of `off` for a read of `len` bytes. Panics if it leaves the region.
+    fn source(&self, off: u64, len: u64) -> *mut u8 {
+        check_range(self.len, off, len);
+        // SAFETY: `off` is within the mapping, just checked.
+        unsafe { self.base.as_ptr().add(off as usize) }
+    }
+
+    /// Address of `off` for a store of `len` bytes. Panics if it leaves the region or the region is read-only.
+    fn target(&self, off: u64, len: u64) -> *mut u8 {
+        assert!(self.writable, "store to a read-only pmem region");
+        self.source(off, len)
+    }
+
+    /// Cached store of bytes, each on its own; for edges shorter than a word.
+    ///
+    /// # Safety
+    /// `to..to + data.len()` lies in the mapping.
+    unsafe fn store_bytes(to: *mut u8, data: &[u8]) {
+        for (i, byte) in data.iter().enumerate() {
+            // SAFETY: by the caller's promise. Release: program order; partner: whoever reads after a crash.
+            unsafe { AtomicU8::from_ptr(to.add(i)).store(*byte, Ordering::Release) };
+        }
+    }
+
+    /// Writes back the lines of a region's edges, where `store_bytes` left cached bytes.
+    fn flush_edges(&self, off: u64, len: u64, (head, tail): (usize, usize)) {
+        if head > 0 {
+            self.flush(off, head as u64);
+        }
+        if tail > 0 {
+            self.flush(off + len - tail as u64, tail as u64);
+        }
+    }
+}
+
+/// Splits `len` bytes at `off` into bytes up to a multiple of 8, whole words, and the bytes left.
+fn edges(off: u64, len: usize) -> (usize, usize, usize) {
+    let head = len.min((off.wrapping_neg() % 8) as usize);
+    let words = (len - head) / 8;
+    (head, words, len - head - words * 8)
+}
+
+impl Pmem for MappedPmem {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn writable(&self) -> bool {
+        self.writable
+    }
+
+    fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        let from = self.source(off, buf.len() as u64);
+        self.bad.check(off, buf.len() as u64)?;
+        // SAFETY: the source is in the mapping, the target is `buf`, and they cannot overlap.
+        unsafe { copy_out(buf.as_mut_ptr(), from, buf.len()) };
+        Ok(())
+    }
+
+    fn load64(&self, off: u64) -> Result<u64, MediaError> {
+        check_word(off);
+        let from = self.source(off, 8).cast::<u64>();
+        self.bad.check(off, 8)?;
+        // SAFETY: in the mapping and aligned. Acquire: partner of the Release stores of `store64`.
+        Ok(unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Acquire))
+    }
+
+    fn store64(&self, off: u64, v: u64) {
+        check_word(off);
+        let to = self.target(off, 8).cast::<u64>();
+        // SAFETY: in the mapping and aligned. Release: program order; partner: the Acquire of `load64`.
+        unsafe { AtomicU64::from_ptr(to) }.store(v, Ordering::Release);
+    }
+
+    fn store(&self, off: u64, data: &[u8]) {
+        let to = self.target(off, data.len() as u64);
+        let (head, words, _) = edges(off, data.len());
+        let (first, rest) = data.split_at(head);
+        let (body, last) = rest.split_at(words * 8);
+        // SAFETY: all three pieces lie within the range that `target` checked.
+        unsafe { Self::store_bytes(to, first) };
+        for (i, word) in body.as_chunks().0.iter().enumerate() {
+            self.store64(off + (head + i * 8) as u64, u64::from_le_bytes(*word));
+        }
+        // SAFETY: as above.
+        unsafe { Self::store_bytes(to.add(head + words * 8), last) };
+    }
+
+    fn copy_nt(&self, off: u64, data: &[u8]) {
+        let to = self.target(off, data.len() as u64);
+        let (head, words, tail) = edges(off, data.len());
+        let rest = head + words * 8;
+        // SAFETY: all three pieces lie within the range that `target` checked; the middle one is aligned by `edges`.
+        unsafe {
+            Self::store_bytes(to, &data[..head]);
+            stream_words(to.add(head), data.as_ptr().add(head), words);
+            Self::store_bytes(to.add(rest), &data[rest..]);
+        }
+        self.flush_edges(off, data.len() as u64, (head, tail));
+    }
+
+    fn zero_nt(&self, off: u64, len: u64) {
+        let to = self.target(off, len);
+        let (head, words, tail) = edges(off, len as usize);
+        // SAFETY: as in `copy_nt`; edges are shorter than 8 bytes.
+        unsafe {
+            Self::store_bytes(to, &[0; 8][..head]);
+            stream_zeros(to.add(head), words);
+            Self::store_bytes(to.add(head + words * 8), &[0; 8][..tail]);
+        }
+        self.flush_edges(off, len, (head, tail));
+    }
+
+    fn flush(&self, off: u64, len: u64) {
+        let first = self.source(off, len) as usize;
+        let Persistence::MemoryController(op) = self.domain else {
+            return;
+        };
+        if len == 0 {
+            return;
+        }
+        let start = first & !(LINE as usize - 1);
+        for line in (start..first + len as usize).step_by(LINE as usize) {
+            // SAFETY: the line holds a byte of the mapping, and the CPU has the instruction by the promise of `new`.
+            unsafe { write_back(line, op) };
+        }
+    }
+
+    fn fence(&self) {
+        // SAFETY: sfence only orders. No `nomem`: the compiler must not move stores across it either.
+        unsafe { asm!("sfence", options(nostack, preserves_flags)) };
+    }
+}
+
+/// Writes one line back.
+///
+/// # Safety
+/// `line` is mapped and the CPU has the instruction.
+unsafe fn write_back(line: usize, op: FlushOp) {
+    // SAFETY: by the caller's promise; no register but the operand is touched.
+    unsafe {
+        match op {
+            FlushOp::Clwb => asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags)),
+            FlushOp::ClflushOpt => {
+                asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags))
+            }
+            FlushOp::Clflush => {
+                asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags))
+            }
+        }
+    }
+}
+
+/// Copies `len` bytes out of pmem by words, then bytes.
+///
+/// # Safety
+/// Both ranges are valid and do not overlap; `from` may be written by others meanwhile.
+unsafe fn copy_out(to: *mut u8, from: *mut u8, len: usize) {
+    // SAFETY: by the caller's promise. The direction flag is clear in Rust code.
+    unsafe {
+        asm!(
+            "rep movsq",
+            "mov rcx, {tail}",
+            "rep movsb",
+            tail = in(reg) len % 8,
+            inout("rcx") len / 8 => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies `words` words to pmem past the caches.
+///
+/// # Safety
+/// `to` is a multiple of 8; both ranges are valid and do not overlap.
+unsafe fn stream_words(to: *mut u8, from: *const u8, words: usize) {
+    if words == 0 {
+        return;
+    }
+    // SAFETY: by the caller's promise; the loop runs `words` times.
+    unsafe {
+        asm!(
+            "2:",
+            "mov {word}, [{from}]",
+            "movnti [{to}], {word}",
+            "add {from}, 8",
+            "add {to}, 8",
+            "dec {count}",
+            "jnz 2b",
+            word = out(reg) _,
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            count = inout(reg) words => _,
+            options(nostack),
+        );
+    }
+}
+
+/// Zeroes `words` words of pmem past the caches.
+///
+/// # Safety
+/// `to` is a multiple of 8 and the range is valid.
+unsafe fn stream_zeros(to: *mut u8, words: usize) {
+    if words == 0 {
+        return;
+    }
+    // SAFETY: by the caller's promise; the loop runs `words` times.
+    unsafe {
+        asm!(
+            "2:",
+            "movnti [{to}], {zero}",
+            "add {to}, 8",
+            "dec {count}",
+            "jnz 2b",
+            zero = in(reg) 0_u64,
+            to = inout(reg) to => _,
+            count = inout(reg) words => _,
+            options(nostack),
+        );
+    }
+}
