@@ -1,3 +1,53 @@
 //! The thin hardware layer, the shell and the tour.
+//!
+//! A kernel binary is this library and a `main`: see [`entry!`]. Modules that touch hardware exist on the bare target
+//! only; the rest is compiled and tested on the host too.
 
 #![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod cmdline;
+pub mod memmap;
+
+#[cfg(target_os = "none")]
+pub mod boot;
+#[cfg(target_os = "none")]
+pub mod console;
+#[cfg(target_os = "none")]
+pub mod exit;
+#[cfg(target_os = "none")]
+pub mod fw_cfg;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+mod logger;
+#[cfg(target_os = "none")]
+mod panic;
+#[cfg(target_os = "none")]
+mod start;
+
+#[cfg(target_os = "none")]
+pub use start::{boot_info, start};
+
+/// Makes a kernel binary of a function: `kernel::entry!(main);` with `fn main() -> kernel::exit::ExitCode`.
+///
+/// Both ways in (PVH and bootloader_api) end in [`start`], which brings the machine up and runs the function as the
+/// first thread. What it returns becomes the exit code of the machine.
+#[cfg(target_os = "none")]
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        const _: () = {
+            #[allow(
+                unsafe_code,
+                reason = "the one symbol by which the library finds its binary"
+            )]
+            #[unsafe(no_mangle)]
+            extern "Rust" fn holdfast_main() -> $crate::exit::ExitCode {
+                let main: fn() -> $crate::exit::ExitCode = $main;
+                main()
+            }
+        };
+    };
+}

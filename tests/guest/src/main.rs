@@ -9,7 +9,10 @@ fn main() {
 }
 
 #[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+kernel::entry!(main);
+
+#[cfg(target_os = "none")]
+fn main() -> kernel::exit::ExitCode {
+    kernel::println!("Holdfast test kernel");
+    kernel::exit::ExitCode::Success
 }
