@@ -4,4 +4,6 @@
 
 extern crate alloc;
 
+pub mod nfit;
 pub mod pmem;
+pub mod region;
