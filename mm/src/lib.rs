@@ -1,3 +1,20 @@
 //! Page metadata, pgmap, frames, page tables, address spaces and gup.
+//!
+//! Under `cfg(loom)` only the counting protocol is built (`addr`, `sync::atomic`, `page`, `life`): loom's atomics have no
+//! all-zero representation, which the sparse page map lives on.
 
 #![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod addr;
+#[cfg(not(loom))]
+pub mod frame;
+pub mod life;
+pub mod mem;
+pub mod page;
+#[cfg(not(loom))]
+pub mod pgmap;
+#[cfg(not(loom))]
+pub mod sparse;
+pub mod sync;

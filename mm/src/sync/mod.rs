@@ -1,0 +1,43 @@
+//! Locks, waiting and the machine underneath them.
+//!
+//! | lock | waits by | interrupt context | held across a sleep |
+//! |---|---|---|---|
+//! | [`SpinLock`] | spinning, interrupts off | yes | never (checked in debug builds) |
+//! | [`Mutex`], [`RwLock`] | sleeping | no | yes |
+//! | [`WaitQueue`], [`WaitTable`] | sleeping until a condition holds | wake only | |
+//!
+//! Lock order: every sleeping lock has a [`LockClass`] with a rank; a thread takes them by ascending rank ([`class`]), and
+//! spin locks last. Each thread notes what it holds in its [`HeldLocks`]; debug builds panic on the first acquisition
+//! against the order, naming both classes.
+//!
+//! No lost wake-up, once for all of them: a waiter enters the queue, *then* looks at its condition, *then* parks; a waker
+//! changes the condition, *then* looks at the queue. Either the waiter sees the change or the waker sees the waiter; the
+//! orderings that make it so are in [`wait`]. A park token that arrives early is remembered by the [`Runtime`].
+//!
+//! Nothing here allocates: queue entries live on the stacks of the waiters.
+
+pub mod atomic;
+#[cfg(not(loom))]
+mod held;
+#[cfg(all(not(loom), not(target_os = "none")))]
+mod host;
+#[cfg(not(loom))]
+mod mutex;
+#[cfg(not(loom))]
+mod runtime;
+#[cfg(not(loom))]
+mod rwlock;
+#[cfg(not(loom))]
+mod spinlock;
+#[cfg(not(loom))]
+pub mod wait;
+
+#[cfg(not(loom))]
+pub use self::{
+    held::{HeldList, HeldLocks, LockClass, class, held_by_current},
+    mutex::{Mutex, MutexGuard},
+    runtime::{Runtime, ThreadId, current_thread, install_runtime, now_us, runtime, sleep_us},
+    rwlock::{ReadGuard, RwLock, WriteGuard},
+    spinlock::{SpinGuard, SpinLock, irq_off},
+    wait::{Cancel, Wait, WaitError, WaitQueue, WaitTable},
+};
