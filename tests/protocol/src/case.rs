@@ -4,7 +4,7 @@
 //! stands in the record itself, as bytes at fixed offsets, so the host neither follows pointers nor shares a Rust layout with the guest.
 
 /// The link section with the cases.
-pub const SECTION: &str = ".ktest";
+pub const SECTION: &str = ".holdfast_cases";
 /// The bytes of one record in the section.
 pub const RECORD: usize = size_of::<Case>();
 /// The first field of each record: a record without it means that host and guest disagree.
