@@ -390,8 +390,8 @@ mod tests {
         assert!(line.contains("slots=2,maxmem=551903297536b"), "{line}"); // 514 GiB
         assert!(line.contains("mem-path=a,,b"), "{line}");
         assert!(
-            line.contains("-device nvdimm,id=nvdimm1,memdev=pmem1 "),
-            "{line} "
+            line.contains("-device nvdimm,id=nvdimm1,memdev=pmem1"),
+            "{line}"
         );
     }
 

@@ -144,7 +144,7 @@ pub enum BackingError {
         file: PathBuf,
     },
     /// It has another size than the option says.
-    #[error("{file}: the file has {found} bytes, not {asked} (leave out size=, or use another file)", file = file.display())]
+    #[error("{file}: the file has {found}, not {asked} (leave out size=, or use another file)", file = file.display())]
     OtherSize {
         /// The file.
         file: PathBuf,

@@ -59,7 +59,7 @@ impl fmt::Display for Size {
         let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
         match units
             .iter()
-            .find(|(shift, _)| self.0 != 0 && self.0 % (1 << shift) == 0)
+            .find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift))
         {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{}", self.0),
