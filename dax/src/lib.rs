@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+pub mod entry;
 pub mod nfit;
 pub mod pmem;
 pub mod region;
+pub mod xarray;

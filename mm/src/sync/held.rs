@@ -11,6 +11,7 @@
 use super::runtime::runtime;
 use arrayvec::ArrayVec;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed};
 
@@ -183,4 +184,29 @@ fn class_of(stored: *mut LockClass) -> Option<&'static LockClass> {
 /// The sleeping locks that the calling thread holds, oldest first.
 pub fn held_by_current() -> HeldList {
     runtime().held().list()
+}
+
+/// A lock kept elsewhere (a lock bit in an entry) that the calling thread holds, or is about to wait for, noted until dropped.
+#[must_use]
+pub struct Noted {
+    class: &'static LockClass,
+    not_send: PhantomData<*const ()>,
+}
+
+/// Notes that the calling thread takes a lock of `class` that is none of this module's locks, so that the lock-order checker
+/// and [`held_by_current`] know of it. Call it before waiting for that lock. Debug builds panic on a wrong order.
+#[track_caller]
+pub fn note_held(class: &'static LockClass) -> Noted {
+    runtime().held().check(class, false);
+    runtime().held().push(class);
+    Noted {
+        class,
+        not_send: PhantomData,
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        runtime().held().pop(self.class);
+    }
 }

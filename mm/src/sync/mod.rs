@@ -34,7 +34,7 @@ pub mod wait;
 
 #[cfg(not(loom))]
 pub use self::{
-    held::{HeldList, HeldLocks, LockClass, class, held_by_current},
+    held::{HeldList, HeldLocks, LockClass, Noted, class, held_by_current, note_held},
     mutex::{Mutex, MutexGuard},
     runtime::{Runtime, ThreadId, current_thread, install_runtime, now_us, runtime, sleep_us},
     rwlock::{ReadGuard, RwLock, WriteGuard},
