@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod cmdline;
 pub mod memmap;
+pub mod shell;
 
 #[cfg(target_os = "none")]
 pub mod boot;
