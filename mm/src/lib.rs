@@ -9,7 +9,13 @@ extern crate alloc;
 
 pub mod addr;
 #[cfg(not(loom))]
+pub mod aspace;
+#[cfg(all(not(loom), not(target_os = "none")))]
+pub mod fake;
+#[cfg(not(loom))]
 pub mod frame;
+#[cfg(not(loom))]
+pub mod gup;
 pub mod life;
 pub mod mem;
 pub mod page;
@@ -18,3 +24,7 @@ pub mod pgmap;
 #[cfg(not(loom))]
 pub mod sparse;
 pub mod sync;
+#[cfg(not(loom))]
+pub mod table;
+#[cfg(not(loom))]
+pub mod tlb;

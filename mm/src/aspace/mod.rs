@@ -1,0 +1,321 @@
+//! Address spaces: which object is mapped where, and the faults that fill the page table.
+//!
+//! **Invariant.** The mappings are sorted, disjoint and inside the window. An entry of the page table inside the window lies in a
+//! mapping, and was put there by a fault on that mapping's object, under the lock held shared; so whoever holds the lock
+//! knows to which object a page in the table belongs, and whoever removes a mapping (lock held exclusively) clears its entries
+//! before the object forgets the attachment.
+//!
+//! **Locks.** `vmas` is the AddressSpace lock (class ASPACE, sleeping). Faults and gup hold it shared, map and unmap
+//! exclusively. [`AddressSpace::zap`] and [`AddressSpace::write_protect`] do not take it: they come from an object that
+//! holds locks of later classes, and need only the page-table lock. The last reference to an object is dropped with no lock
+//! held, because the end of an inode takes locks of earlier classes.
+//!
+//! The law of the zap stands at the head of `translations.rs`.
+
+#![expect(
+    unsafe_code,
+    reason = "an address space may live in a table that the machine runs on"
+)]
+
+mod object;
+mod range;
+mod sink;
+#[cfg(all(test, not(loom)))]
+mod tests;
+mod translations;
+mod vma;
+
+use alloc::sync::Arc;
+
+use thiserror::Error;
+
+pub use object::{Attachment, FaultAt, FaultError, SpaceId, VmObject};
+pub use range::{Access, Prot, VaRange};
+pub use sink::{FaultSink, Installed};
+pub use translations::Mapped;
+pub(crate) use translations::Translations;
+pub(crate) use vma::Vma;
+use vma::VmaList;
+
+use crate::addr::{PageSize, Pfn, VirtAddr};
+use crate::mem::{OutOfMemory, check_headroom};
+use crate::sync::{RwLock, class};
+use crate::table::PageTableMem;
+use crate::tlb::Tlb;
+
+/// Why a mapping was not made; nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MapError {
+    /// No pages were asked for, or their numbers in the file overflow.
+    #[error("not a range of pages")]
+    BadRange,
+    /// The window has no hole of this size and alignment.
+    #[error("no room in the address space")]
+    NoRoom,
+    /// No memory for the list of mappings, here or in the object.
+    #[error("out of memory")]
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for MapError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Why a range is still mapped, or partly so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UnmapError {
+    /// Nothing was mapped in the range.
+    #[error("nothing is mapped there")]
+    NotMapped,
+    /// No memory to record what remains of a mapping that was cut; that mapping and the ones after it stay.
+    #[error("out of memory")]
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for UnmapError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// A set of mappings, and the page table that they fill by faults.
+pub struct AddressSpace {
+    translations: Arc<Translations>,
+    vmas: RwLock<VmaList>,
+}
+
+impl AddressSpace {
+    /// An empty address space with a page table of its own, which maps nothing outside the window.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if there is no memory for it.
+    pub fn new(
+        mem: Arc<dyn PageTableMem>,
+        tlb: Arc<dyn Tlb>,
+        window: VaRange,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        check_headroom()?;
+        Ok(Self::build(Translations::new(mem, tlb, window)?))
+    }
+
+    /// An empty address space that uses a window of an existing page table.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if there is no memory for it.
+    ///
+    /// # Safety
+    ///
+    /// `root` and the tables below it belong to `mem` as [`PageTableMem`] describes, and outlive the address space. Nothing but this address space
+    /// maps or unmaps anything in the window, and nothing is mapped there now.
+    pub unsafe fn with_root(
+        mem: Arc<dyn PageTableMem>,
+        tlb: Arc<dyn Tlb>,
+        root: Pfn,
+        window: VaRange,
+    ) -> Result<Arc<Self>, OutOfMemory> {
+        check_headroom()?;
+        // SAFETY: passed on to the caller.
+        Ok(Self::build(unsafe {
+            Translations::with_root(mem, tlb, root, window)
+        }))
+    }
+
+    fn build(translations: Translations) -> Arc<Self> {
+        let vmas = RwLock::new(&class::ASPACE, VmaList::new());
+        Arc::new(Self {
+            translations: Arc::new(translations),
+            vmas,
+        })
+    }
+
+    /// The number of this address space.
+    pub fn id(&self) -> SpaceId {
+        self.translations.id()
+    }
+
+    /// The frame of the root table. A CPU must have left it before the address space is dropped, if it was made by
+    /// [`AddressSpace::new`].
+    pub fn root(&self) -> Pfn {
+        self.translations.root()
+    }
+
+    /// The addresses that mappings are put into.
+    pub fn window(&self) -> VaRange {
+        self.translations.window()
+    }
+
+    /// Maps `pages` pages of `object`, from its page `file_page` on, somewhere in the window.
+    ///
+    /// The address agrees with the file offset modulo `align`, so that pages of up to this size can be used where the
+    /// storage allows it. Nothing enters the page table before the first fault.
+    ///
+    /// # Errors
+    ///
+    /// As [`MapError`] says.
+    pub fn map(
+        &self,
+        object: Arc<dyn VmObject>,
+        file_page: u64,
+        pages: u64,
+        prot: Prot,
+        align: PageSize,
+    ) -> Result<VaRange, MapError> {
+        check_headroom()?;
+        file_page
+            .checked_add(pages)
+            .filter(|_| pages > 0)
+            .ok_or(MapError::BadRange)?;
+        let mut vmas = self.vmas.write();
+        let range = vmas
+            .find_hole(self.window(), pages, file_page, align)
+            .ok_or(MapError::NoRoom)?;
+        vmas.reserve(1)?;
+        object.attach(self.attachment(range, file_page))?;
+        vmas.insert(Vma {
+            range,
+            object,
+            file_page,
+            prot,
+        });
+        Ok(range)
+    }
+
+    fn attachment(&self, range: VaRange, file_page: u64) -> Attachment {
+        Attachment {
+            translations: self.translations.clone(),
+            range,
+            file_page,
+        }
+    }
+
+    /// Removes whatever is mapped in the range: translations cleared, flushed on every CPU, references dropped; the
+    /// objects told; page tables that are empty now freed. A mapping that reaches out of the range is cut.
+    ///
+    /// # Errors
+    ///
+    /// As [`UnmapError`] says.
+    pub fn unmap(&self, range: VaRange) -> Result<(), UnmapError> {
+        let mut found = false;
+        // The object is dropped at the end of each turn, after the lock: it may be the last reference to an inode.
+        while let Some(_object) = self.unmap_first(range)? {
+            found = true;
+        }
+        if found {
+            Ok(())
+        } else {
+            Err(UnmapError::NotMapped)
+        }
+    }
+
+    /// Removes the first mapping, or part of one, in the range; its object is the caller's to drop, without a lock.
+    fn unmap_first(&self, range: VaRange) -> Result<Option<Arc<dyn VmObject>>, OutOfMemory> {
+        let mut vmas = self.vmas.write();
+        let Some((index, cut)) = vmas.first_in(range) else {
+            return Ok(None);
+        };
+        vmas.reserve(1)?;
+        let (before, after) = vmas.at(index).without(cut);
+        self.attach_rest(&before, &after)?;
+        let old = vmas.replace(index, before, after);
+        self.take_down(&old, cut);
+        Ok(Some(old.object))
+    }
+
+    /// Attaches what remains of a mapping that is cut, both parts or none.
+    fn attach_rest(&self, before: &Option<Vma>, after: &Option<Vma>) -> Result<(), OutOfMemory> {
+        let attach = |v: &Vma| v.object.attach(self.attachment(v.range, v.file_page));
+        before.as_ref().map_or(Ok(()), attach)?;
+        after.as_ref().map_or(Ok(()), attach).inspect_err(|_| {
+            if let Some(v) = before {
+                v.object.detach(self.id(), v.range);
+            }
+        })
+    }
+
+    /// Clears the part `cut` of a mapping that left the list, and detaches its object.
+    fn take_down(&self, old: &Vma, cut: VaRange) {
+        self.translations.zap(cut);
+        old.object.detach(self.id(), old.range);
+        self.translations.free_tables(cut);
+    }
+
+    /// Makes the page at `va` accessible; the page-fault handler calls this, with interrupts on, and tries the access again.
+    ///
+    /// Takes the address space's lock shared, and whatever the object's fault takes. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As [`FaultError`] says.
+    pub fn handle_fault(&self, va: VirtAddr, access: Access) -> Result<(), FaultError> {
+        let vmas = self.vmas.read();
+        let vma = vmas.find(va).ok_or(FaultError::NoMapping)?;
+        if !vma.prot.permits(access) {
+            return Err(FaultError::Permission);
+        }
+        if self.translations.permits(va, access) {
+            return Ok(());
+        }
+        let at = self.fault_at(vma, va, access);
+        vma.object
+            .fault(&at, &FaultSink::new(&self.translations, &at))
+    }
+
+    fn fault_at(&self, vma: &Vma, va: VirtAddr, access: Access) -> FaultAt {
+        FaultAt {
+            space: self.id(),
+            va: va.align_down(PageSize::Size4K.bytes()),
+            file_page: vma.file_page + vma.range.page_of(va),
+            access,
+            vma: vma.range,
+            vma_file_page: vma.file_page,
+            prot: vma.prot,
+        }
+    }
+
+    /// Takes away every translation of the range: cleared, flushed on every CPU, references dropped, in this order.
+    ///
+    /// The mappings stay, and later accesses fault anew. Large pages that reach into the range go whole. Takes only the
+    /// page-table lock, in short holds; allocates nothing; sleeps only in the TLB flush.
+    pub fn zap(&self, range: VaRange) {
+        self.translations.zap(range);
+    }
+
+    /// Takes away the permission to store through every translation of the range, and returns when no CPU has it.
+    ///
+    /// Large pages that reach into the range lose it whole. Locks as [`AddressSpace::zap`].
+    pub fn write_protect(&self, range: VaRange) {
+        self.translations.write_protect(range);
+    }
+
+    /// What `va` maps to at this moment. Lock-free; a snapshot.
+    pub fn translate(&self, va: VirtAddr) -> Option<Mapped> {
+        self.translations.translate(va)
+    }
+
+    /// Runs `f` with the mapping that covers `va`, under the lock held shared; it must not fault.
+    pub(crate) fn with_vma<R>(
+        &self,
+        va: VirtAddr,
+        f: impl FnOnce(Option<&Vma>, &Translations) -> R,
+    ) -> R {
+        let vmas = self.vmas.read();
+        f(vmas.find(va), &self.translations)
+    }
+}
+
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        // Nothing faults any more: nobody else has a reference. The objects may still zap through their attachments.
+        while let Ok(Some(_object)) = self.unmap_first(self.window()) {}
+    }
+}
+
+impl core::fmt::Debug for AddressSpace {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AddressSpace({:?} {:?})", self.id(), self.window())
+    }
+}

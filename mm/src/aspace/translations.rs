@@ -1,0 +1,510 @@
+//! The translations of one address space: its page table, the lock of its writers, and the law of the zap.
+//!
+//! **The law.** An entry that counts holds one reference on its folio. It is taken away in three steps, in this order:
+//! clear the entry; flush the TLB of every CPU; drop the reference. So a page's count reaches 0 only when no CPU can
+//! reach the page any more. [`Batch`] carries cleared entries from the first step to the last; [`Translations::finish`]
+//! is the only code that drops a mapping's reference, and it flushes first.
+//!
+//! **Locks.** `writers` (class PAGE_TABLE, a spin lock) covers every change of an entry, never a flush, never a drop of a
+//! reference, never anything that sleeps. Between the clear and the drop another fault may install the page anew: it
+//! takes a reference of its own, so each entry is paid for exactly once. Readers take no lock: they walk with interrupts off, and
+//! tables are freed only after a flush, which waits for them.
+//!
+//! **Who sees what.** gup takes a pin and then reads the entry again; a zap clears the entry and then lets its caller
+//! read the counts. A sequentially consistent fence stands between the two steps on both sides, so at least one sees
+//! the other: gup finds the entry changed and undoes its pin, or the reader of the counts finds the pin.
+//!
+//! **Write protection** must not return while any CPU can still store, also when it was another CPU that took the permission away and is
+//! still flushing. `flushing` counts the batches between their first clear and the end of their flush; if it
+//! finds one, write protection flushes for itself.
+
+#![expect(unsafe_code, reason = "detaches and frees page tables")]
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64 as CoreU64, Ordering as CoreOrdering};
+
+use arrayvec::ArrayVec;
+
+use super::object::{FaultError, SpaceId};
+use super::range::{Access, VaRange};
+use super::sink::Installed;
+use crate::addr::{PageSize, Pfn, VirtAddr};
+use crate::mem::OutOfMemory;
+use crate::pgmap::{Pgmap, find_pgmap};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{SpinLock, irq_off};
+use crate::table::{self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe};
+use crate::tlb::Tlb;
+
+/// Entries cleared, or tables detached, under one hold of the lock and flushed at once.
+const BATCH: usize = 64;
+
+/// Places looked at under one hold of the lock.
+const SCAN: usize = 1024;
+
+type Tables = PageTable<Arc<dyn PageTableMem>>;
+
+/// See the head of this file.
+pub struct Translations {
+    id: SpaceId,
+    table: Tables,
+    owns_root: bool,
+    window: VaRange,
+    tlb: Arc<dyn Tlb>,
+    writers: SpinLock<()>,
+    flushing: AtomicU32,
+}
+
+/// What a virtual address maps to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The frame of the 4 KiB page that holds the address.
+    pub pfn: Pfn,
+    /// The size of the page that maps it.
+    pub size: PageSize,
+    /// Whether stores are allowed.
+    pub writable: bool,
+    /// Whether the entry holds a reference on the page.
+    pub counted: bool,
+}
+
+/// One entry that was taken away and whose reference is not dropped yet.
+#[derive(Clone, Copy, Debug)]
+struct Cleared {
+    va: VirtAddr,
+    entry: Entry,
+    size: PageSize,
+}
+
+/// Entries on their way from the page table to the drop of their references.
+#[must_use = "cleared entries must be flushed, and their references dropped, by `finish`"]
+struct Batch<'a> {
+    cleared: ArrayVec<Cleared, BATCH>,
+    flushing: Flushing<'a>,
+}
+
+/// Counts one batch in `Translations::flushing` while it lives.
+struct Flushing<'a>(&'a AtomicU32);
+
+impl<'a> Flushing<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        // Relaxed: the entries are changed under the page-table lock after this, and the reader takes that lock before it loads.
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+
+    /// Whether another batch is between its first clear and the end of its flush.
+    fn has_company(&self) -> bool {
+        // Acquire: pairs with the Release in `drop`; who is not counted any more has flushed.
+        self.0.load(Ordering::Acquire) > 1
+    }
+}
+
+impl Drop for Flushing<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `has_company`.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// What a try at installing an entry came to.
+enum Placed<'a> {
+    Done(Installed),
+    /// Something else stood there and was cleared.
+    Displaced(Batch<'a>),
+    /// An empty table stood there and was detached.
+    Detached(Pfn),
+}
+
+impl Translations {
+    /// Translations with a root of their own.
+    pub(super) fn new(
+        mem: Arc<dyn PageTableMem>,
+        tlb: Arc<dyn Tlb>,
+        window: VaRange,
+    ) -> Result<Self, OutOfMemory> {
+        Ok(Self::build(PageTable::new(mem)?, true, tlb, window))
+    }
+
+    /// Translations in a part of an existing table.
+    ///
+    /// # Safety
+    ///
+    /// As [`super::AddressSpace::with_root`].
+    pub(super) unsafe fn with_root(
+        mem: Arc<dyn PageTableMem>,
+        tlb: Arc<dyn Tlb>,
+        root: Pfn,
+        window: VaRange,
+    ) -> Self {
+        // SAFETY: passed on to the caller.
+        let table = unsafe { PageTable::from_root(mem, root) };
+        Self::build(table, false, tlb, window)
+    }
+
+    fn build(table: Tables, owns_root: bool, tlb: Arc<dyn Tlb>, window: VaRange) -> Self {
+        let (writers, flushing) = (SpinLock::new(()), AtomicU32::new(0));
+        Self {
+            id: next_id(),
+            table,
+            owns_root,
+            window,
+            tlb,
+            writers,
+            flushing,
+        }
+    }
+
+    pub(super) fn id(&self) -> SpaceId {
+        self.id
+    }
+
+    pub(super) fn root(&self) -> Pfn {
+        self.table.root()
+    }
+
+    pub(super) fn window(&self) -> VaRange {
+        self.window
+    }
+
+    /// The largest page that may be installed.
+    pub(super) fn largest_page(&self) -> PageSize {
+        self.table.mem().largest_page()
+    }
+
+    /// What `va` maps to at this moment.
+    pub(super) fn translate(&self, va: VirtAddr) -> Option<Mapped> {
+        self.with_leaf(va, |leaf| {
+            let leaf = leaf?;
+            let (writable, counted) = (leaf.entry.is_writable(), leaf.entry.is_counted());
+            Some(Mapped {
+                pfn: leaf.pfn_at(va),
+                size: leaf.size,
+                writable,
+                counted,
+            })
+        })
+    }
+
+    /// Whether the page table permits this access already, so that its fault was spurious.
+    pub(super) fn permits(&self, va: VirtAddr, access: Access) -> bool {
+        self.translate(va)
+            .is_some_and(|m| m.writable || access != Access::Write)
+    }
+
+    /// Runs `f` on the leaf that maps `va`, with interrupts off: the tables are not freed meanwhile.
+    pub(crate) fn with_leaf<R>(&self, va: VirtAddr, f: impl FnOnce(Option<Leaf<'_>>) -> R) -> R {
+        irq_off(|| f(self.table.walk(va)))
+    }
+
+    /// Takes away every translation of the range: cleared, flushed on every CPU, references dropped, in this order.
+    ///
+    /// Large pages that reach into the range go whole. Takes only the page-table lock, in short holds; allocates nothing.
+    pub(super) fn zap(&self, range: VaRange) {
+        let mut at = range.start().as_u64();
+        while at < range.end().as_u64() {
+            let mut batch = self.batch();
+            at = self.scan(at, range.end().as_u64(), |va, leaf| {
+                let entry = table::take(leaf.slot);
+                batch.cleared.push(Cleared {
+                    va,
+                    entry,
+                    size: leaf.size,
+                });
+                !batch.cleared.is_full()
+            });
+            // SeqCst: pairs with the fence in gup between the pin and the second reading of the entry.
+            fence(Ordering::SeqCst);
+            self.finish(batch);
+        }
+    }
+
+    /// Takes the permission to store away, and returns when no CPU has it any more.
+    ///
+    /// Large pages that reach into the range lose it whole. Locks as [`Translations::zap`].
+    pub(super) fn write_protect(&self, range: VaRange) {
+        let flushing = Flushing::begin(&self.flushing);
+        let mut changed = false;
+        let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
+        while at < end {
+            at = self.scan(at, end, |_, leaf| {
+                changed |= protect(&leaf);
+                true
+            });
+        }
+        if changed || flushing.has_company() {
+            self.flush_around(range);
+        }
+    }
+
+    /// Looks at every leaf from `at` to `end`, under the lock, until `visit` says no or enough places were seen.
+    /// Says where to go on.
+    fn scan(
+        &self,
+        mut at: u64,
+        end: u64,
+        mut visit: impl FnMut(VirtAddr, Leaf<'_>) -> bool,
+    ) -> u64 {
+        let _writers = self.writers.lock();
+        let mut more = true;
+        let mut seen = 0;
+        while more && at < end && seen < SCAN {
+            let span = match self.table.probe(VirtAddr::new(at)) {
+                Probe::Absent { span } => span,
+                Probe::Leaf(leaf) => {
+                    more = visit(VirtAddr::new(at & !(leaf.size.bytes() - 1)), leaf);
+                    leaf.size.bytes()
+                }
+            };
+            at = next_multiple(at, span);
+            seen += 1;
+        }
+        at
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            cleared: ArrayVec::new(),
+            flushing: Flushing::begin(&self.flushing),
+        }
+    }
+
+    /// Flushes what was cleared, then drops its references.
+    fn finish(&self, batch: Batch<'_>) {
+        let Batch { cleared, flushing } = batch;
+        if let (Some(first), Some(last)) = (cleared.first(), cleared.last()) {
+            self.tlb
+                .flush(self.table.root(), first.va, last.va + last.size.bytes());
+        }
+        drop(flushing);
+        drop_references(&cleared);
+    }
+
+    /// Flushes the range and the large pages that may reach into it.
+    fn flush_around(&self, range: VaRange) {
+        let size = self.largest_page().bytes();
+        let start = range.start().align_down(size);
+        let end =
+            VirtAddr::try_new(next_multiple(range.end().as_u64() - 1, size)).unwrap_or(range.end());
+        self.tlb.flush(self.table.root(), start, end);
+    }
+
+    /// Installs a page whose reference the caller holds. Unless the answer is `New`, the reference stays the caller's.
+    ///
+    /// Whatever else stands there is cleared, flushed and dropped first.
+    pub(super) fn install(
+        &self,
+        va: VirtAddr,
+        pfn: Pfn,
+        size: PageSize,
+        flags: MapFlags,
+    ) -> Result<Installed, FaultError> {
+        let new = Entry::leaf(pfn.phys(), size, flags);
+        loop {
+            match self.place(va, size, new)? {
+                Placed::Done(installed) => return Ok(installed),
+                Placed::Displaced(batch) => self.finish(batch),
+                Placed::Detached(table) => self.free_detached(va, &[table]),
+            }
+        }
+    }
+
+    fn place(&self, va: VirtAddr, size: PageSize, new: Entry) -> Result<Placed<'_>, FaultError> {
+        let _writers = self.writers.lock();
+        match self.table.probe(va) {
+            Probe::Leaf(leaf) => Ok(self.place_over(va, leaf, size, new)),
+            Probe::Absent { .. } => self.place_absent(va, size, new),
+        }
+    }
+
+    /// A leaf stands at `va`: the same page (keep it, with the greater permission) or another one (clear it).
+    fn place_over(&self, va: VirtAddr, leaf: Leaf<'_>, size: PageSize, new: Entry) -> Placed<'_> {
+        if leaf.size.order() < size.order() {
+            return Placed::Done(Installed::Fallback);
+        }
+        let same_page =
+            leaf.entry.is_counted() == new.is_counted() && leaf.pfn_at(va) == new.pfn(size);
+        if same_page && (leaf.entry.is_writable() || !new.is_writable()) {
+            return Placed::Done(Installed::Present);
+        }
+        if same_page && leaf.size == size && table::exchange(leaf.slot, leaf.entry, new) {
+            return Placed::Done(Installed::Present);
+        }
+        let mut batch = self.batch();
+        let start = va.align_down(leaf.size.bytes());
+        batch.cleared.push(Cleared {
+            va: start,
+            entry: table::take(leaf.slot),
+            size: leaf.size,
+        });
+        // SeqCst: as in `zap`.
+        fence(Ordering::SeqCst);
+        Placed::Displaced(batch)
+    }
+
+    /// Nothing is mapped at `va` itself; a table may still stand where a large page should go.
+    fn place_absent(
+        &self,
+        va: VirtAddr,
+        size: PageSize,
+        new: Entry,
+    ) -> Result<Placed<'_>, FaultError> {
+        let slot = self
+            .table
+            .make_slot(va, size, new.flags())
+            .map_err(table_error)?;
+        if table::fill(slot, new).is_ok() {
+            return Ok(Placed::Done(Installed::New));
+        }
+        let Some(below) = (size.order() / 9).checked_sub(1) else {
+            return Ok(Placed::Done(Installed::Fallback));
+        };
+        // SAFETY: the page-table lock is held, so nobody adds entries; the caller frees the table after a flush.
+        let detached = unsafe { self.table.detach_empty(va, below) }.ok().flatten();
+        Ok(detached.map_or(Placed::Done(Installed::Fallback), Placed::Detached))
+    }
+
+    /// Installs memory without a reference count, if nothing is mapped at `va`.
+    pub(super) fn install_uncounted(
+        &self,
+        va: VirtAddr,
+        pfn: Pfn,
+        size: PageSize,
+        flags: MapFlags,
+    ) -> Result<Installed, FaultError> {
+        let new = Entry::leaf(pfn.phys(), size, flags | MapFlags::UNCOUNTED);
+        let _writers = self.writers.lock();
+        if let Probe::Leaf(_) = self.table.probe(va) {
+            return Ok(Installed::Present);
+        }
+        let slot = self.table.make_slot(va, size, flags).map_err(table_error)?;
+        Ok(table::fill(slot, new).map_or(Installed::Fallback, |()| Installed::New))
+    }
+
+    /// Frees the tables of the range that are empty and belong to this address space alone.
+    ///
+    /// Flushes before it frees. Locks as [`Translations::zap`].
+    pub(super) fn free_tables(&self, range: VaRange) {
+        for level in 0..table::LEVELS - 1 {
+            let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
+            while at < end {
+                let mut tables = ArrayVec::new();
+                let from = VirtAddr::new(at);
+                at = self.detach_some(at, end, level, &mut tables);
+                self.free_detached_range(from, at.min(end), &tables);
+            }
+        }
+    }
+
+    fn detach_some(
+        &self,
+        mut at: u64,
+        end: u64,
+        level: u8,
+        tables: &mut ArrayVec<Pfn, BATCH>,
+    ) -> u64 {
+        let _writers = self.writers.lock();
+        let reach = table::span(level + 1);
+        let mut seen = 0;
+        while at < end && !tables.is_full() && seen < SCAN {
+            let mut step = reach;
+            if self.owns(at & !(reach - 1), reach) {
+                // SAFETY: the page-table lock is held; `free_detached_range` flushes before it frees.
+                match unsafe { self.table.detach_empty(VirtAddr::new(at), level) } {
+                    Ok(table) => tables.extend(table),
+                    Err(span) => step = span,
+                }
+            }
+            at = next_multiple(at, step);
+            seen += 1;
+        }
+        at
+    }
+
+    /// Whether the table that covers `reach` bytes from `start` maps addresses of this address space only.
+    fn owns(&self, start: u64, reach: u64) -> bool {
+        let (first, end) = (self.window.start().as_u64(), self.window.end().as_u64());
+        self.owns_root || (first <= start && start.checked_add(reach).is_some_and(|e| e <= end))
+    }
+
+    fn free_detached(&self, va: VirtAddr, tables: &[Pfn]) {
+        self.free_detached_range(va, va.as_u64() + PageSize::Size4K.bytes(), tables);
+    }
+
+    fn free_detached_range(&self, from: VirtAddr, end: u64, tables: &[Pfn]) {
+        if tables.is_empty() {
+            return;
+        }
+        self.tlb.flush(self.table.root(), from, VirtAddr::new(end));
+        for &table in tables {
+            // SAFETY: detached under the lock, so no entry points to it; the flush has dropped every cached pointer to
+            // it and waited for the walkers that were under way.
+            unsafe { self.table.mem().free_table(table) };
+        }
+    }
+}
+
+impl Drop for Translations {
+    fn drop(&mut self) {
+        self.zap(self.window);
+        self.free_tables(self.window);
+        if self.owns_root {
+            // SAFETY: the last owner is here, so no walker is; whoever ran on this root has left it, says
+            // `AddressSpace::root`.
+            unsafe { self.table.mem().free_table(self.table.root()) };
+        }
+    }
+}
+
+/// Drops the reference of every entry that holds one. The entries were cleared and flushed.
+///
+/// # Panics
+///
+/// If a counted page has no pgmap or no metadata: the count of a page keeps both, so someone dropped a reference too many.
+fn drop_references(cleared: &[Cleared]) {
+    let mut cached: Option<Arc<Pgmap>> = None;
+    for pfn in cleared
+        .iter()
+        .filter(|c| c.entry.is_counted())
+        .map(|c| c.entry.pfn(c.size))
+    {
+        let known = cached.take().filter(|p| p.range().contains(pfn));
+        let pgmap = known
+            .or_else(|| find_pgmap(pfn))
+            .expect("a mapped page keeps its pgmap");
+        let folio = pgmap.folio(pfn).expect("a mapped page keeps its metadata");
+        pgmap.map_put(&folio);
+        cached = Some(pgmap);
+    }
+}
+
+/// Takes the permission to store from one entry; whether it had it.
+fn protect(leaf: &Leaf<'_>) -> bool {
+    let flags = leaf.entry.flags();
+    let new = Entry::leaf(
+        leaf.entry.pfn(leaf.size).phys(),
+        leaf.size,
+        flags - MapFlags::WRITABLE,
+    );
+    leaf.entry.is_writable() && table::exchange(leaf.slot, leaf.entry, new)
+}
+
+fn table_error(error: MapPageError) -> FaultError {
+    match error {
+        MapPageError::OutOfMemory { .. } => FaultError::OutOfMemory,
+        // The caller holds the page-table lock and has seen that nothing is mapped at the address.
+        MapPageError::AlreadyMapped { .. } | MapPageError::NotAligned { .. } => {
+            unreachable!("a large page where the walk found none")
+        }
+    }
+}
+
+fn next_multiple(at: u64, span: u64) -> u64 {
+    (at | (span - 1)).saturating_add(1)
+}
+
+fn next_id() -> SpaceId {
+    static NEXT: CoreU64 = CoreU64::new(1);
+    // Relaxed: only uniqueness matters.
+    SpaceId(NEXT.fetch_add(1, CoreOrdering::Relaxed))
+}

@@ -1,0 +1,375 @@
+//! Pinning the pages behind a range of virtual addresses, for DMA and the like.
+//!
+//! **What a pin is.** [`PinnedPages`] holds, for every page of the range, one count in the *pinned* half of its folio,
+//! and for every object behind the range one `Arc`. It belongs to nobody: the mapping may be removed, the file closed
+//! and unlinked, the thread may end; the pages stay theirs until the value is dropped.
+//!
+//! **How it is taken.** Under the address space's lock held shared, so that the pages in the table belong to the mapping that was found:
+//! with interrupts off, read the entry; pin its folio (fails at count 0); read the entry again; if it changed, undo and
+//! start over. Between the two stands a sequentially consistent fence, which pairs with the one in the zap: either the
+//! zap's caller sees the pin when it reads the counts, or the second reading sees the cleared entry. An entry that is
+//! absent, or does not permit the store, is faulted in with the lock released (a fault takes it), and the walk goes on.
+//!
+//! **Progress.** There is no bound on the number of tries. Each repetition means that somebody else made progress in between:
+//! a zap took the entry away, or another CPU changed it. Delays for a range that is being broken are the business of the object's
+//! fault, which every such repetition passes through.
+//!
+//! **Holes.** The shared zero page has no count and is never pinned. Where it is mapped, the range is faulted in as if for a
+//! store if the mapping allows stores, so that the holder sees later writes to the file; else the answer is [`GupError::Hole`].
+//!
+//! **Order of the end.** A drop unpins first and lets the objects go after. The last unpin may report the page idle
+//! to the file system, which then looks for the inode that owns the page: it must still be alive. The other way round, the last `Arc` could
+//! end an inode whose pages are still pinned, and eviction would have to wait for them.
+//!
+//! **Durability.** A pin for writing marks its pages dirty when it is taken. A holder that stores after the file was
+//! synced makes its own stores durable.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use thiserror::Error;
+
+use crate::addr::{PAGE_SIZE, PageSize, Pfn, PhysAddr, VirtAddr};
+use crate::aspace::{Access, AddressSpace, FaultError, Prot, VaRange, VmObject, Vma};
+use crate::mem::{OutOfMemory, check_headroom};
+use crate::pgmap::{Pgmap, PinError, find_pgmap};
+use crate::sync::atomic::{Ordering, fence};
+use crate::table::Leaf;
+
+/// Why a range was not pinned. Whatever had been pinned of it is unpinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum GupError {
+    /// No pages were asked for, or the start is not page-aligned, or the range leaves its half of the address space.
+    #[error("not a range of pages")]
+    BadRange,
+    /// A page could not be made accessible.
+    #[error("{at:?}: {why}")]
+    Fault {
+        /// The page.
+        at: VirtAddr,
+        /// Why not.
+        why: FaultError,
+    },
+    /// A hole of a file in a mapping that allows no stores: there is no page to pin.
+    #[error("a hole at {at:?}, and the mapping allows no stores")]
+    Hole {
+        /// The page.
+        at: VirtAddr,
+    },
+    /// The page is mapped but has no reference count (device registers, kernel memory).
+    #[error("the memory at {at:?} has no reference count")]
+    Uncounted {
+        /// The page.
+        at: VirtAddr,
+    },
+    /// The folio can take no more pins.
+    #[error("too many pins on the page at {at:?}")]
+    TooManyPins {
+        /// The page.
+        at: VirtAddr,
+    },
+    /// No memory for the list of pages.
+    #[error("out of memory")]
+    OutOfMemory,
+}
+
+impl From<OutOfMemory> for GupError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// Consecutive frames, pinned; their folios all have the same size.
+struct Run {
+    pgmap: Arc<Pgmap>,
+    first: Pfn,
+    pages: u64,
+    folio: PageSize,
+}
+
+impl Run {
+    /// The frame after the last.
+    fn end(&self) -> u64 {
+        self.first.get() + self.pages
+    }
+
+    /// Drops the pins, one atomic operation for each folio.
+    fn unpin(&self) {
+        let mut at = self.first.get();
+        while at < self.end() {
+            let next = (at - at % self.folio.pages() + self.folio.pages()).min(self.end());
+            unpin(
+                &self.pgmap,
+                Pfn::new(at).expect("inside the run"),
+                next - at,
+            );
+            at = next;
+        }
+    }
+}
+
+/// Pages that are pinned until this value is dropped. See the head of this file.
+#[must_use = "the pages are unpinned when this is dropped"]
+pub struct PinnedPages {
+    runs: Vec<Run>,
+    // Below the runs: `drop` has unpinned them before any field is dropped.
+    objects: Vec<Arc<dyn VmObject>>,
+}
+
+impl PinnedPages {
+    const fn empty() -> Self {
+        Self {
+            runs: Vec::new(),
+            objects: Vec::new(),
+        }
+    }
+
+    /// The number of 4 KiB pages.
+    pub fn pages(&self) -> u64 {
+        self.runs.iter().map(|r| r.pages).sum()
+    }
+
+    /// The frames, in the order of the addresses.
+    pub fn pfns(&self) -> impl Iterator<Item = Pfn> {
+        self.runs
+            .iter()
+            .flat_map(|r| (r.first.get()..r.end()).filter_map(Pfn::new))
+    }
+
+    /// The physical memory in the order of the addresses: (address, bytes) of each contiguous part.
+    pub fn segments(&self) -> impl Iterator<Item = (PhysAddr, u64)> {
+        self.runs
+            .iter()
+            .map(|r| (r.first.phys(), r.pages * PAGE_SIZE))
+    }
+
+    /// Keeps the object alive as long as the pins.
+    fn keep(&mut self, object: &Arc<dyn VmObject>) -> Result<(), OutOfMemory> {
+        if !self.objects.last().is_some_and(|o| Arc::ptr_eq(o, object)) {
+            self.objects.try_reserve(1).map_err(|_| OutOfMemory)?;
+            self.objects.push(object.clone());
+        }
+        Ok(())
+    }
+
+    /// The pgmap of a frame; mostly that of the last run.
+    fn pgmap_of(&self, pfn: Pfn) -> Option<Arc<Pgmap>> {
+        let last = self
+            .runs
+            .last()
+            .map(|r| &r.pgmap)
+            .filter(|p| p.range().contains(pfn));
+        last.cloned().or_else(|| find_pgmap(pfn))
+    }
+
+    /// Adds a run, joined to the last one if it continues it. Room was reserved.
+    fn push(&mut self, run: Run) {
+        match self.runs.last_mut() {
+            Some(last) if last.continued_by(&run) => last.pages += run.pages,
+            _ => self.runs.push(run),
+        }
+    }
+}
+
+impl Run {
+    fn continued_by(&self, next: &Self) -> bool {
+        self.end() == next.first.get()
+            && self.folio == next.folio
+            && Arc::ptr_eq(&self.pgmap, &next.pgmap)
+    }
+}
+
+impl Drop for PinnedPages {
+    fn drop(&mut self) {
+        self.runs.iter().for_each(Run::unpin);
+    }
+}
+
+impl core::fmt::Debug for PinnedPages {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.segments()).finish()
+    }
+}
+
+/// Pins the `pages` pages from `start` on, faulting them in where needed, for stores too if `write`.
+///
+/// Takes the address space's lock shared, again and again; the caller holds no lock of class ASPACE or later, nor any that the objects'
+/// faults take. May sleep. The range may cover several mappings.
+///
+/// # Errors
+///
+/// As [`GupError`] says; nothing stays pinned then.
+pub fn pin_user_pages(
+    space: &AddressSpace,
+    start: VirtAddr,
+    pages: usize,
+    write: bool,
+) -> Result<PinnedPages, GupError> {
+    check_headroom()?;
+    let range = VaRange::new(start, pages as u64).ok_or(GupError::BadRange)?;
+    let mut pinned = PinnedPages::empty();
+    let mut at = range.start();
+    while at < range.end() {
+        let access;
+        (at, access) = pin_present(space, at, range.end(), write, &mut pinned)?;
+        if let Some(access) = access {
+            space
+                .handle_fault(at, access)
+                .map_err(|why| GupError::Fault { at, why })?;
+        }
+    }
+    Ok(pinned)
+}
+
+/// Pins what is present from `at` on, as far as one mapping reaches. Says how far it came, and what fault the page
+/// there needs, if that is why it stopped.
+fn pin_present(
+    space: &AddressSpace,
+    mut at: VirtAddr,
+    end: VirtAddr,
+    write: bool,
+    pinned: &mut PinnedPages,
+) -> Result<(VirtAddr, Option<Access>), GupError> {
+    space.with_vma(at, |vma, translations| {
+        let want = Want::new(vma, at, end, write)?;
+        pinned.keep(want.object)?;
+        while at < want.end {
+            pinned.runs.try_reserve(1).map_err(|_| OutOfMemory)?;
+            match translations.with_leaf(at, |leaf| pin_leaf(leaf, at, &want, pinned))? {
+                Pin::Taken(pages) => at += pages * PAGE_SIZE,
+                Pin::Changed => core::hint::spin_loop(),
+                Pin::Fault(access) => return Ok((at, Some(access))),
+            }
+        }
+        Ok((at, None))
+    })
+}
+
+/// What is wanted of one mapping.
+struct Want<'a> {
+    object: &'a Arc<dyn VmObject>,
+    end: VirtAddr,
+    write: bool,
+    may_write: bool,
+}
+
+impl<'a> Want<'a> {
+    fn new(
+        vma: Option<&'a Vma>,
+        at: VirtAddr,
+        end: VirtAddr,
+        write: bool,
+    ) -> Result<Self, GupError> {
+        let vma = vma.ok_or(GupError::Fault {
+            at,
+            why: FaultError::NoMapping,
+        })?;
+        let may_write = vma.prot.contains(Prot::WRITE);
+        if write && !may_write {
+            return Err(GupError::Fault {
+                at,
+                why: FaultError::Permission,
+            });
+        }
+        Ok(Self {
+            object: &vma.object,
+            end: end.min(vma.range.end()),
+            write,
+            may_write,
+        })
+    }
+}
+
+/// What one look at an entry came to.
+enum Pin {
+    Taken(u64),
+    /// The entry changed under our eyes; look again.
+    Changed,
+    Fault(Access),
+}
+
+/// Looks at the entry for `at` and pins what it maps, as far as wanted. Interrupts are off.
+fn pin_leaf(
+    leaf: Option<Leaf<'_>>,
+    at: VirtAddr,
+    want: &Want<'_>,
+    pinned: &mut PinnedPages,
+) -> Result<Pin, GupError> {
+    let Some(leaf) = leaf else {
+        return Ok(Pin::Fault(if want.write {
+            Access::Write
+        } else {
+            Access::Read
+        }));
+    };
+    if !leaf.entry.is_counted() {
+        return uncounted(&leaf, at, want);
+    }
+    if want.write && !leaf.entry.is_writable() {
+        return Ok(Pin::Fault(Access::Write));
+    }
+    let leaf_end = at.align_down(leaf.size.bytes()) + leaf.size.bytes();
+    take(&leaf, at, (leaf_end.min(want.end) - at) / PAGE_SIZE, pinned)
+}
+
+/// A page without a count: the zero page over a hole, or memory that can never be pinned.
+fn uncounted(leaf: &Leaf<'_>, at: VirtAddr, want: &Want<'_>) -> Result<Pin, GupError> {
+    match (leaf.entry.is_writable(), want.may_write) {
+        (true, _) => Err(GupError::Uncounted { at }),
+        (false, true) => Ok(Pin::Fault(Access::Write)),
+        (false, false) => Err(GupError::Hole { at }),
+    }
+}
+
+/// Pins `pages` pages of the leaf from `at` on with one atomic operation, and keeps the pins if the entry is unchanged.
+fn take(
+    leaf: &Leaf<'_>,
+    at: VirtAddr,
+    pages: u64,
+    pinned: &mut PinnedPages,
+) -> Result<Pin, GupError> {
+    let first = leaf.pfn_at(at);
+    // A page without a pgmap or without metadata is idle: the entry is on its way out.
+    let Some(pgmap) = pinned.pgmap_of(first) else {
+        return Ok(Pin::Changed);
+    };
+    let Some(folio) = pgmap.folio(first) else {
+        return Ok(Pin::Changed);
+    };
+    let size = folio.size();
+    match pgmap.try_pin(&folio, count(pages)) {
+        Ok(()) => {}
+        Err(PinError::Idle) => return Ok(Pin::Changed),
+        Err(PinError::Overflow) => return Err(GupError::TooManyPins { at }),
+        Err(PinError::Dying) => {
+            return Err(GupError::Fault {
+                at,
+                why: FaultError::Dying,
+            });
+        }
+    }
+    // SeqCst: pairs with the fence after the clear in `Translations::zap`; either its caller sees the pin, or we see the clear.
+    fence(Ordering::SeqCst);
+    if !leaf.unchanged() {
+        pgmap.unpin(&folio, count(pages));
+        return Ok(Pin::Changed);
+    }
+    pinned.push(Run {
+        pgmap,
+        first,
+        pages,
+        folio: size,
+    });
+    Ok(Pin::Taken(pages))
+}
+
+/// Drops `pages` pins of the folio that holds `pfn`.
+fn unpin(pgmap: &Pgmap, pfn: Pfn, pages: u64) {
+    let folio = pgmap.folio(pfn).expect("a pinned page keeps its metadata");
+    pgmap.unpin(&folio, count(pages));
+}
+
+/// A number of pages of one folio; the largest folio has 2^18.
+fn count(pages: u64) -> u32 {
+    u32::try_from(pages).expect("no more pages than a folio has")
+}
