@@ -5,6 +5,9 @@
 extern crate alloc;
 
 pub mod entry;
+pub mod fault;
+pub mod layout;
+pub mod mapping;
 pub mod nfit;
 pub mod pmem;
 pub mod region;

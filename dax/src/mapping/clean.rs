@@ -1,0 +1,71 @@
+//! Making stores durable (msync), and forgetting holes.
+
+use super::Mapping;
+use crate::entry::Entry;
+use crate::xarray::{EntryGuard, Mark};
+use core::ops::Range;
+use mm::addr::Pfn;
+
+impl Mapping {
+    /// Makes every store to the pages that happened before the call durable; returns how many pages were flushed.
+    ///
+    /// `flush(pfn, pages)` writes these frames back and returns when they are durable (flush and fence: the fence comes before the mark
+    /// goes, or a second caller that finds the page clean would return too early). Entry by entry: write-protect everywhere,
+    /// flush, only then clear DIRTY. A page that is pinned keeps its mark, because its holder may store to it without
+    /// a fault. Pages dirtied during the call may be left for the next.
+    ///
+    /// Lock classes: INVALIDATE shared, ENTRY, I_MMAP. Never allocates.
+    pub fn clean_range(&self, pages: Range<u64>, flush: &dyn Fn(Pfn, u64)) -> u64 {
+        let _no_breaker = self.invalidate.read();
+        self.pages
+            .copy_mark(pages.clone(), Mark::Dirty, Mark::ToWrite);
+        let (mut from, mut flushed) = (pages.start, 0);
+        while let Some(found) = self.pages.next_marked(from..pages.end, Mark::ToWrite) {
+            if let Some(guard) = self.pages.lock_existing(found.base) {
+                flushed += self.clean_entry(&guard, flush);
+            }
+            from = found.end();
+        }
+        flushed
+    }
+
+    fn clean_entry(&self, guard: &EntryGuard<'_>, flush: &dyn Fn(Pfn, u64)) -> u64 {
+        guard.mark(Mark::ToWrite, false);
+        let Entry::Pfn { pfn, .. } = guard.entry() else {
+            return 0;
+        };
+        let pages = guard.entry().pages();
+        self.write_protect(guard.base()..guard.base() + pages);
+        flush(pfn, pages);
+        // Read after the permission is gone: a pin for writing taken since would have found no writable entry.
+        if self.pgmap.folio(pfn).is_none_or(|f| f.counts().pinned == 0) {
+            guard.mark(Mark::Dirty, false);
+        }
+        pages
+    }
+
+    /// Takes the shared zero page out of every page table where the file now has storage: after write(2) or fallocate filled a
+    /// hole that had been read.
+    ///
+    /// Call it when `BlockMap::lookup` already gives the new storage. Lock classes: INVALIDATE shared, ENTRY, I_MMAP. Never
+    /// allocates.
+    pub fn forget_holes(&self, pages: Range<u64>) {
+        let _no_breaker = self.invalidate.read();
+        let mut from = pages.start;
+        while let Some(found) = self.pages.next(from..pages.end) {
+            if found.pfn().is_none()
+                && let Some(guard) = self.pages.lock_existing(found.base)
+            {
+                self.forget_hole(guard);
+            }
+            from = found.end();
+        }
+    }
+
+    fn forget_hole(&self, guard: EntryGuard<'_>) {
+        if let Entry::Zero { .. } = guard.entry() {
+            self.unmap_range(guard.base()..guard.base() + guard.entry().pages());
+            guard.erase();
+        }
+    }
+}
