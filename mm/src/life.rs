@@ -118,12 +118,12 @@ impl Gate {
             .is_ok()
     }
 
-    /// Drops `n` references; returns whether none is left.
+    /// Drops `n` references; returns whether none is left and a removal waits for that.
     fn release(&self, n: u64) -> bool {
         // AcqRel: what was done under the reference happens before the removal that sees 0 (`load`).
         let before = self.0.fetch_sub(n, Ordering::AcqRel);
         debug_assert!(before & HELD >= n, "pgmap reference underflow");
-        before & HELD == n
+        before == DYING | n
     }
 }
 
