@@ -79,12 +79,13 @@ impl Qemu {
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn start(machine: Machine) -> Result<Self, StartError> {
+    pub fn start(mut machine: Machine) -> Result<Self, StartError> {
         let program = Program::Qemu.find_or_install()?;
         let mut command = Command::new(program);
         command.args(machine.arguments());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = spawn_bound(command, machine.inherited())?;
+        machine.control = None; // QEMU's alone now, so that the other end sees its end
         let stdout = child
             .stdout
             .take()

@@ -24,7 +24,7 @@ mod heap;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
-mod panic;
+pub mod panic;
 #[cfg(target_os = "none")]
 mod start;
 

@@ -1,0 +1,73 @@
+//! The control port: takes the host's orders, runs the cases, answers.
+
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+
+use arrayvec::ArrayString;
+use kernel::console::CONTROL;
+use kernel::exit::ExitCode;
+use protocol::control::{FromGuest, FromHost, VERSION};
+
+use crate::case;
+
+/// Says hello, then runs what the host orders until it orders the end.
+pub fn serve() -> ExitCode {
+    kernel::panic::set_hook(tell_panic);
+    say(FromGuest::Hello::<&str>(VERSION));
+    loop {
+        match FromHost::parse(&read_line()) {
+            Some(FromHost::Run(index)) => run(index),
+            Some(FromHost::Exit) => return ExitCode::Success,
+            None => say(FromGuest::Log("not an order")),
+        }
+    }
+}
+
+/// Shows a line when the case fails.
+pub fn log(args: fmt::Arguments<'_>) {
+    say(FromGuest::Log(args));
+}
+
+fn run(index: u32) {
+    match case::all().get(index as usize) {
+        Some(case) => {
+            case.run();
+            say(FromGuest::Complete::<&str>(index));
+        }
+        None => say(FromGuest::Log("no case has this index")),
+    }
+}
+
+fn tell_panic(info: &PanicInfo<'_>) {
+    say(FromGuest::Panic(info));
+}
+
+fn read_line() -> ArrayString<32> {
+    let mut line = ArrayString::new();
+    loop {
+        match CONTROL.try_read() {
+            Some(b'\n') => return line,
+            // A line that is too long is no order: what is left of it says so.
+            Some(byte) => drop(line.try_push(char::from(byte))),
+            None => rest(),
+        }
+    }
+}
+
+/// Lets the host's CPU alone while there is nothing to do.
+fn rest() {
+    core::hint::spin_loop();
+}
+
+fn say<T: fmt::Display>(message: FromGuest<T>) {
+    let _ = writeln!(Control, "{message}"); // writing to the port cannot fail
+}
+
+struct Control;
+
+impl Write for Control {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        CONTROL.write(text.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! The program as a user runs it: what it prints where, and with which code it ends.
+
+use std::process::ExitCode;
+
+use boot::kernel::{self, Profile};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+#[path = "exec/usage.rs"]
+mod usage;
+
+type Check = fn() -> Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(why) = kernel::build(kernel::Program::Kernel, Profile::Release) {
+        eprintln!("the kernel cannot be built: {why}");
+        return ExitCode::FAILURE;
+    }
+    let lists = [usage::CASES];
+    let trials = lists
+        .concat()
+        .into_iter()
+        .map(|(name, check)| Trial::test(name, check))
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
