@@ -6,6 +6,8 @@ extern crate alloc;
 
 pub mod entry;
 pub mod fault;
+mod guid;
+pub mod label;
 pub mod layout;
 pub mod mapping;
 pub mod nfit;

@@ -99,6 +99,8 @@ pub struct Device {
     pub flags: DeviceFlags,
     /// Where in the region the device starts, in bytes.
     pub region_offset: u64,
+    /// The device's own address of its first byte in the region.
+    pub dpa: u64,
     /// Who made it, where the table tells.
     pub identity: Option<Identity>,
     /// Physical address to write, where [`Domain::FlushHints`] asks for it; a multiple of 8 outside RAM and all regions.
@@ -275,6 +277,7 @@ impl Discovery {
                 handle: device.handle,
                 flags: device.flags,
                 region_offset: device.region_offset,
+                dpa: device.dpa,
                 identity,
                 hint: nfit
                     .hints_of(device.handle)

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use crate::guid::guid;
+
 use super::reject::{Piece, Reason, Rejected};
 use super::{
     Capabilities, ControlRegion, DeviceFlags, FlushHints, Interleave, MemoryDevice, Spa, SpaKind,
@@ -224,13 +226,6 @@ impl Found<'_> {
             raw: raw.capabilities.get(),
         })
     }
-}
-
-/// A GUID as it lies in memory, from the number that its text form shows.
-const fn guid(text: u128) -> [u8; 16] {
-    let [a, b, c, d, e, f, g, h, rest @ ..] = text.to_be_bytes();
-    let [i, j, k, l, m, n, o, p] = rest;
-    [d, c, b, a, f, e, h, g, i, j, k, l, m, n, o, p]
 }
 
 const PERSISTENT: [u8; 16] = guid(0x66f0d379_b4f3_4074_ac43_0d3318b78cdb);

@@ -7,7 +7,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use arrayvec::ArrayVec;
-use spin::Mutex as SpinLock;
+use mm::sync::SpinLock;
 use thiserror::Error;
 
 use super::MediaError;

@@ -459,7 +459,10 @@ fn a_range_whose_device_is_not_mapped_is_refused() {
 fn a_region_may_be_written_only_when_every_device_is_armed() {
     let read_only = |pieces: &[Piece]| discover(pieces).regions[0].read_only;
     let range = spa(1, 4 * GIB, GIB);
-    assert_eq!(read_only(&[range.clone()]), Some(ReadOnly::NoDevice));
+    assert_eq!(
+        read_only(std::slice::from_ref(&range)),
+        Some(ReadOnly::NoDevice)
+    );
     assert_eq!(read_only(&[range.clone(), device(1, 1, 0, 0b1_0111)]), None);
     assert_eq!(
         read_only(&[range.clone(), device(1, 1, 0, 0), device(2, 1, 0, 8)]),
