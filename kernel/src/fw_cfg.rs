@@ -8,16 +8,11 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use spin::Mutex;
-use x86_64::instructions::interrupts::without_interrupts;
 use x86_64::instructions::port::{PortReadOnly, PortWriteOnly};
 
-/// The kernel's command line.
-pub const CMDLINE: &str = "opt/org.holdfast/cmdline";
-/// The shell commands of `exec`.
-pub const SCRIPT: &str = "opt/org.holdfast/script";
-/// Raw bytes of a whole NFIT to take instead of the firmware's.
-pub const NFIT: &str = "opt/org.holdfast/nfit";
+use crate::lock::IrqLock;
+
+pub use protocol::fw_cfg::{CMDLINE, NFIT, SCRIPT};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: usize = 1 << 20;
@@ -26,7 +21,7 @@ const KEY_SIGNATURE: u16 = 0;
 const KEY_DIRECTORY: u16 = 0x19;
 const MAX_ENTRIES: u32 = 4096;
 
-static LOCK: Mutex<()> = Mutex::new(());
+static LOCK: IrqLock<()> = IrqLock::new(());
 
 /// Why a file could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,10 +78,8 @@ pub fn read_into<'a>(name: &str, buf: &'a mut [u8]) -> Result<&'a [u8], FwCfgErr
 }
 
 fn locked<T>(f: impl FnOnce() -> T) -> T {
-    without_interrupts(|| {
-        let _guard = LOCK.lock();
-        f()
-    })
+    let _guard = LOCK.lock();
+    f()
 }
 
 fn find(name: &str) -> Option<File> {

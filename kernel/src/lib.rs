@@ -7,29 +7,44 @@
 
 extern crate alloc;
 
-pub mod cmdline;
 pub mod memmap;
 pub mod shell;
 
+#[cfg(target_os = "none")]
+pub mod acpi;
 #[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
+pub mod cpu;
+#[cfg(target_os = "none")]
 pub mod exit;
+#[cfg(target_os = "none")]
+pub mod fault;
 #[cfg(target_os = "none")]
 pub mod fw_cfg;
 #[cfg(target_os = "none")]
-mod heap;
+pub mod irq;
+#[cfg(target_os = "none")]
+pub mod lock;
 #[cfg(target_os = "none")]
 mod logger;
+#[cfg(target_os = "none")]
+pub mod mem;
 #[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
 mod start;
+#[cfg(target_os = "none")]
+pub mod thread;
+#[cfg(target_os = "none")]
+pub mod time;
+#[cfg(target_os = "none")]
+pub mod uaccess;
 
 #[cfg(target_os = "none")]
-pub use start::{boot_info, start};
+pub use start::{boot_info, cmdline, start};
 
 /// Makes a kernel binary of a function: `kernel::entry!(main);` with `fn main() -> kernel::exit::ExitCode`.
 ///

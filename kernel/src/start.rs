@@ -1,13 +1,20 @@
 //! From either entry to the binary's `main`: the order in which the machine comes up.
 #![expect(unsafe_code, reason = "calls the binary's main by its symbol")]
 
+use alloc::string::String;
+
+use protocol::cmdline::CommandLine;
 use spin::Once;
+use x86_64::VirtAddr;
 
 use crate::boot::BootInfo;
+use crate::cpu::{self, apic, ioapic};
 use crate::exit::{ExitCode, exit};
-use crate::{fw_cfg, logger};
+use crate::mem::{frames, heap, paging};
+use crate::{console, fault, fw_cfg, logger, thread, time};
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
+static CMDLINE: Once<String> = Once::new();
 
 unsafe extern "Rust" {
     /// The binary's `main`, defined by [`crate::entry!`].
@@ -24,23 +31,67 @@ pub fn boot_info() -> &'static BootInfo {
         .expect("the boot information is set before anything else runs")
 }
 
-/// Brings the machine up and runs the binary's `main`; both entries end here, on the boot stack, with interrupts off.
-pub fn start(info: BootInfo) -> ! {
-    BOOT_INFO.call_once(|| info);
-    let mut line = [0; 4096];
-    logger::init(cmdline(&mut line));
-    log::info!(
-        "entered by {:?}, {} MiB of RAM",
-        boot_info().entry,
-        boot_info().memory.ram_bytes() >> 20
-    );
-    exit(holdfast_main())
+/// The kernel's command line, as the driver wrote it; empty if there is none.
+pub fn cmdline() -> CommandLine<'static> {
+    CommandLine::parse(CMDLINE.get().map_or("", String::as_str), |_| {})
 }
 
-/// The command line, or nothing where there is none or it is not text.
-fn cmdline(buf: &mut [u8]) -> &str {
-    fw_cfg::read_into(fw_cfg::CMDLINE, buf)
+/// Brings the machine up and runs the binary's `main`; both entries end here, on the boot path's stack and page tables,
+/// with interrupts off.
+pub fn start(info: BootInfo) -> ! {
+    let boot = BOOT_INFO.call_once(|| info);
+    early_log();
+    log::info!(
+        "entered by {:?}, {} MiB of RAM",
+        boot.entry,
+        boot.memory.ram_bytes() >> 20
+    );
+    cpu::harden();
+    frames::init_early(boot);
+    paging::build(boot);
+    let stack = thread::boot_stack().expect("memory for the boot stack");
+    paging::enter(stack.top(), on_own_tables)
+}
+
+/// Starts the log before there is a heap.
+fn early_log() {
+    let mut buf = [0; 4096];
+    let text = fw_cfg::read_into(fw_cfg::CMDLINE, &mut buf)
         .ok()
-        .and_then(|b| str::from_utf8(b).ok())
-        .unwrap_or("")
+        .and_then(|b| str::from_utf8(b).ok());
+    let line = CommandLine::parse(text.unwrap_or(""), |_| {});
+    logger::init(&line);
+}
+
+/// Goes on, on the kernel's own page tables and stack.
+extern "sysv64" fn on_own_tables() -> ! {
+    frames::init(boot_info());
+    heap::init();
+    CMDLINE.call_once(|| fw_cfg::read_text(fw_cfg::CMDLINE).unwrap_or_default());
+    CommandLine::parse(CMDLINE.get().map_or("", String::as_str), |word| {
+        log::warn!("unknown word {word:?} on the command line")
+    });
+    cpu::init(0, ist_stacks(0));
+    thread::init();
+    interrupt_controllers();
+    time::init();
+    fault::init().expect("memory for the address space");
+    console::listen();
+    thread::spawn("main", || exit(holdfast_main())).expect("memory for the first thread");
+    thread::idle()
+}
+
+fn ist_stacks(cpu: usize) -> [VirtAddr; cpu::IST_STACKS] {
+    core::array::from_fn(|i| {
+        VirtAddr::new(
+            thread::map_ist(cpu, i)
+                .expect("memory for the stacks of traps")
+                .top(),
+        )
+    })
+}
+
+fn interrupt_controllers() {
+    apic::init().expect("a local APIC");
+    ioapic::init();
 }

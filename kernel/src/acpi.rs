@@ -1,0 +1,131 @@
+//! The firmware's tables, through the acpi crate.
+//!
+//! The crate reaches memory through [`Memory`], which maps whatever it names. Everything but mapping and reading tables is the
+//! business of AML, which this kernel does not run.
+#![expect(unsafe_code, reason = "the tables' addresses come from the firmware")]
+
+use core::ptr::NonNull;
+
+use ::acpi::{AcpiError, AcpiTables, Handler, PciAddress, RawPhysicalMapping};
+use spin::Once;
+use x86_64::PhysAddr;
+
+use crate::mem::paging::{Cache, map_phys};
+
+/// How the acpi crate reaches memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory;
+
+static TABLES: Once<Option<AcpiTables<Memory>>> = Once::new();
+
+/// The tables; `None` where the boot path named no root pointer or a wrong one.
+pub fn tables() -> Option<&'static AcpiTables<Memory>> {
+    TABLES.call_once(find).as_ref()
+}
+
+fn find() -> Option<AcpiTables<Memory>> {
+    let rsdp = crate::boot_info().rsdp?;
+    // SAFETY: the boot path says that a root pointer lies there; the crate checks its signature.
+    unsafe { AcpiTables::from_rsdp(Memory, rsdp.as_u64() as usize) }
+        .map_err(report)
+        .ok()
+}
+
+fn report(e: AcpiError) {
+    log::warn!("the ACPI tables are not usable: {e:?}");
+}
+
+impl Handler for Memory {
+    unsafe fn map_physical_region<T>(&self, physical: usize, size: usize) -> RawPhysicalMapping<T> {
+        let at = map_phys(
+            PhysAddr::new_truncate(physical as u64),
+            size as u64,
+            Cache::WriteBack,
+        )
+        .expect("an ACPI table can be mapped");
+        let at = NonNull::new(at.as_mut_ptr()).expect("a mapping is not at address 0");
+        // SAFETY: the whole region is mapped and stays so; tables are only read.
+        unsafe { RawPhysicalMapping::new(physical, at, size, size) }
+    }
+
+    /// Nothing: what was mapped stays, others may use the same page.
+    unsafe fn unmap_physical_region<T>(&self, _: RawPhysicalMapping<T>) {}
+
+    fn nanos_since_boot(&self) -> u64 {
+        crate::time::now_ns()
+    }
+
+    fn stall(&self, microseconds: u64) {
+        crate::time::spin_us(microseconds);
+    }
+
+    fn sleep(&self, milliseconds: u64) {
+        crate::time::spin_us(milliseconds * 1000);
+    }
+
+    fn read_u8(&self, _: usize) -> u8 {
+        no_aml()
+    }
+    fn read_u16(&self, _: usize) -> u16 {
+        no_aml()
+    }
+    fn read_u32(&self, _: usize) -> u32 {
+        no_aml()
+    }
+    fn read_u64(&self, _: usize) -> u64 {
+        no_aml()
+    }
+    fn write_u8(&self, _: usize, _: u8) {
+        no_aml()
+    }
+    fn write_u16(&self, _: usize, _: u16) {
+        no_aml()
+    }
+    fn write_u32(&self, _: usize, _: u32) {
+        no_aml()
+    }
+    fn write_u64(&self, _: usize, _: u64) {
+        no_aml()
+    }
+    fn read_io_u8(&self, _: u16) -> u8 {
+        no_aml()
+    }
+    fn read_io_u16(&self, _: u16) -> u16 {
+        no_aml()
+    }
+    fn read_io_u32(&self, _: u16) -> u32 {
+        no_aml()
+    }
+    fn write_io_u8(&self, _: u16, _: u8) {
+        no_aml()
+    }
+    fn write_io_u16(&self, _: u16, _: u16) {
+        no_aml()
+    }
+    fn write_io_u32(&self, _: u16, _: u32) {
+        no_aml()
+    }
+    fn read_pci_u8(&self, _: PciAddress, _: u16) -> u8 {
+        no_aml()
+    }
+    fn read_pci_u16(&self, _: PciAddress, _: u16) -> u16 {
+        no_aml()
+    }
+    fn read_pci_u32(&self, _: PciAddress, _: u16) -> u32 {
+        no_aml()
+    }
+    fn write_pci_u8(&self, _: PciAddress, _: u16, _: u8) {
+        no_aml()
+    }
+    fn write_pci_u16(&self, _: PciAddress, _: u16, _: u16) {
+        no_aml()
+    }
+    fn write_pci_u32(&self, _: PciAddress, _: u16, _: u32) {
+        no_aml()
+    }
+}
+
+/// The crate calls the rest of the interface from its AML interpreter alone, which is not compiled in.
+fn no_aml() -> ! {
+    unreachable!("register access from ACPI without AML")
+}
