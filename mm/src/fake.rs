@@ -1,4 +1,5 @@
-//! A machine on the host: page tables on the heap, and a TLB that keeps stale translations until it is told to drop them.
+//! A machine on the host: page tables on the heap, and a TLB that keeps stale translations until it is told to drop
+//! them.
 //!
 //! For tests of this crate and of the crates above it. Nothing of it exists on bare metal.
 
@@ -21,7 +22,8 @@ type Table = [AtomicU64; ENTRIES];
 /// Page tables on the heap, with frame numbers from 1 on that have nothing to do with memory.
 ///
 /// A freed table is never used again and stays readable until this value goes: a host thread cannot turn interrupts
-/// off, so a walker may still be looking at it. Freeing a table that is not empty panics, and so does freeing one twice.
+/// off, so a walker may still be looking at it. Freeing a table that is not empty panics, and so does freeing one
+/// twice.
 #[derive(Default)]
 pub struct HeapTables {
     tables: Mutex<Vec<Slot>>,
@@ -113,7 +115,7 @@ impl Drop for HeapTables {
 /// The translations that one CPU has cached, by root table and page.
 type Cache = HashMap<(Pfn, VirtAddr), Mapped>;
 
-type Hook = Box<dyn Fn(VaRange) + Send>;
+type Hook = Arc<dyn Fn(VaRange) + Send + Sync>;
 
 /// A TLB that remembers every translation used through [`ModelTlb::access`] until a flush covers it.
 ///
@@ -132,8 +134,8 @@ impl ModelTlb {
     }
 
     /// Calls `hook` at the start of every flush, while the stale translations are still there.
-    pub fn on_flush(&self, hook: impl Fn(VaRange) + Send + 'static) {
-        *unpoisoned(&self.on_flush) = Some(Box::new(hook));
+    pub fn on_flush(&self, hook: impl Fn(VaRange) + Send + Sync + 'static) {
+        *unpoisoned(&self.on_flush) = Some(Arc::new(hook));
     }
 
     /// The number of flushes so far.
@@ -141,8 +143,8 @@ impl ModelTlb {
         self.flushes.load(Ordering::Relaxed)
     }
 
-    /// Makes one access as a CPU does: through the cached translation if it permits the access, else through the page
-    /// table, faulting as often as needed. Says which frame was reached.
+    /// Makes one access as a CPU does: through the cached translation if it permits the access, else through the
+    /// page table, faulting as often as needed. Says which frame was reached.
     ///
     /// # Errors
     ///
@@ -194,9 +196,8 @@ impl ModelTlb {
 impl Tlb for ModelTlb {
     fn flush(&self, root: Pfn, start: VirtAddr, end: VirtAddr) {
         self.flushes.fetch_add(1, Ordering::Relaxed);
-        if let (Some(hook), Some(range)) =
-            (&*unpoisoned(&self.on_flush), VaRange::covering(start, end))
-        {
+        let hook = unpoisoned(&self.on_flush).clone();
+        if let (Some(hook), Some(range)) = (hook, VaRange::covering(start, end)) {
             hook(range);
         }
         unpoisoned(&self.cache).retain(|&(r, va), _| r != root || va < start || va >= end);

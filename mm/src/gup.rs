@@ -1,28 +1,33 @@
 //! Pinning the pages behind a range of virtual addresses, for DMA and the like.
 //!
-//! **What a pin is.** [`PinnedPages`] holds, for every page of the range, one count in the *pinned* half of its folio,
-//! and for every object behind the range one `Arc`. It belongs to nobody: the mapping may be removed, the file closed
-//! and unlinked, the thread may end; the pages stay theirs until the value is dropped.
+//! **What a pin is.** [`PinnedPages`] holds, for every page of the range, one count in the *pinned* half of its
+//! folio, and for every object behind the range one `Arc`. It belongs to nobody: the mapping may be removed, the
+//! file closed and unlinked, the thread may end; the pages stay theirs until the value is dropped.
 //!
-//! **How it is taken.** Under the address space's lock held shared, so that the pages in the table belong to the mapping that was found:
-//! with interrupts off, read the entry; pin its folio (fails at count 0); read the entry again; if it changed, undo and
-//! start over. Between the two stands a sequentially consistent fence, which pairs with the one in the zap: either the
-//! zap's caller sees the pin when it reads the counts, or the second reading sees the cleared entry. An entry that is
-//! absent, or does not permit the store, is faulted in with the lock released (a fault takes it), and the walk goes on.
+//! **How it is taken.** Under the address space's lock held shared, so that the pages in the table belong to the
+//! mapping that was found: with interrupts off, read the entry; pin its folio (fails at count 0); read the entry
+//! again; if it changed, undo and start over. Between the two stands a sequentially consistent fence, which pairs
+//! with the one in the zap: either the zap's caller sees the pin when it reads the counts, or the second reading
+//! sees the cleared entry. An entry that is absent, or does not permit the store, is faulted in with the lock
+//! released (a fault takes it), and the walk goes on.
 //!
-//! **Progress.** There is no bound on the number of tries. Each repetition means that somebody else made progress in between:
-//! a zap took the entry away, or another CPU changed it. Delays for a range that is being broken are the business of the object's
-//! fault, which every such repetition passes through.
+//! **Progress.** There is no bound on the number of tries. Each repetition means that somebody else made progress
+//! in between: a zap took the entry away, or another CPU changed it. Delays for a range that is being broken are
+//! the business of the object's fault, which every such repetition passes through.
 //!
-//! **Holes.** The shared zero page has no count and is never pinned. Where it is mapped, the range is faulted in as if for a
-//! store if the mapping allows stores, so that the holder sees later writes to the file; else the answer is [`GupError::Hole`].
+//! **Holes.** The shared zero page has no count and is never pinned. Where it is mapped, the range is faulted in as
+//! if for a store if the mapping allows stores, so that the holder sees later writes to the file; else the answer
+//! is [`GupError::Hole`].
 //!
 //! **Order of the end.** A drop unpins first and lets the objects go after. The last unpin may report the page idle
-//! to the file system, which then looks for the inode that owns the page: it must still be alive. The other way round, the last `Arc` could
-//! end an inode whose pages are still pinned, and eviction would have to wait for them.
+//! to the file system, which then looks for the inode that owns the page: it must still be alive. The other way
+//! round, the last `Arc` could end an inode whose pages are still pinned, and eviction would have to wait for them.
 //!
-//! **Durability.** A pin for writing marks its pages dirty when it is taken. A holder that stores after the file was
-//! synced makes its own stores durable.
+//! **Durability.** A pin for writing marks its pages dirty when it is taken. A holder that stores after the file
+//! was synced makes its own stores durable.
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,7 +44,8 @@ use crate::table::Leaf;
 /// Why a range was not pinned. Whatever had been pinned of it is unpinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum GupError {
-    /// No pages were asked for, or the start is not page-aligned, or the range leaves its half of the address space.
+    /// No pages were asked for, or the start is not page-aligned, or the range leaves its half of the address
+    /// space.
     #[error("not a range of pages")]
     BadRange,
     /// A page could not be made accessible.
@@ -193,8 +199,8 @@ impl core::fmt::Debug for PinnedPages {
 
 /// Pins the `pages` pages from `start` on, faulting them in where needed, for stores too if `write`.
 ///
-/// Takes the address space's lock shared, again and again; the caller holds no lock of class ASPACE or later, nor any that the objects'
-/// faults take. May sleep. The range may cover several mappings.
+/// Takes the address space's lock shared, again and again; the caller holds no lock of class ASPACE or later, nor
+/// any that the objects' faults take. May sleep. The range may cover several mappings.
 ///
 /// # Errors
 ///
@@ -321,7 +327,8 @@ fn uncounted(leaf: &Leaf<'_>, at: VirtAddr, want: &Want<'_>) -> Result<Pin, GupE
     }
 }
 
-/// Pins `pages` pages of the leaf from `at` on with one atomic operation, and keeps the pins if the entry is unchanged.
+/// Pins `pages` pages of the leaf from `at` on with one atomic operation, and keeps the pins if the entry is
+/// unchanged.
 fn take(
     leaf: &Leaf<'_>,
     at: VirtAddr,
@@ -348,7 +355,8 @@ fn take(
             });
         }
     }
-    // SeqCst: pairs with the fence after the clear in `Translations::zap`; either its caller sees the pin, or we see the clear.
+    // SeqCst: pairs with the fence after the clear in `Translations::zap`; either its caller sees the pin, or we
+    // see the clear.
     fence(Ordering::SeqCst);
     if !leaf.unchanged() {
         pgmap.unpin(&folio, count(pages));

@@ -1,14 +1,14 @@
 //! Address spaces: which object is mapped where, and the faults that fill the page table.
 //!
-//! **Invariant.** The mappings are sorted, disjoint and inside the window. An entry of the page table inside the window lies in a
-//! mapping, and was put there by a fault on that mapping's object, under the lock held shared; so whoever holds the lock
-//! knows to which object a page in the table belongs, and whoever removes a mapping (lock held exclusively) clears its entries
-//! before the object forgets the attachment.
+//! **Invariant.** The mappings are sorted, disjoint and inside the window. An entry of the page table inside the
+//! window lies in a mapping, and was put there by a fault on that mapping's object, under the lock held shared; so
+//! whoever holds the lock knows to which object a page in the table belongs, and whoever removes a mapping (lock
+//! held exclusively) clears its entries before the object forgets the attachment.
 //!
-//! **Locks.** `vmas` is the AddressSpace lock (class ASPACE, sleeping). Faults and gup hold it shared, map and unmap
-//! exclusively. [`AddressSpace::zap`] and [`AddressSpace::write_protect`] do not take it: they come from an object that
-//! holds locks of later classes, and need only the page-table lock. The last reference to an object is dropped with no lock
-//! held, because the end of an inode takes locks of earlier classes.
+//! **Locks.** `vmas` is the AddressSpace lock (class ASPACE, sleeping). Faults and gup hold it shared, map and
+//! unmap exclusively. [`AddressSpace::zap`] and [`AddressSpace::write_protect`] do not take it: they come from an
+//! object that holds locks of later classes, and need only the page-table lock. The last reference to an object is
+//! dropped with no lock held, because the end of an inode takes locks of earlier classes.
 //!
 //! The law of the zap stands at the head of `translations.rs`.
 
@@ -20,6 +20,8 @@
 mod object;
 mod range;
 mod sink;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod translations;
@@ -109,8 +111,8 @@ impl AddressSpace {
     ///
     /// # Safety
     ///
-    /// `root` and the tables below it belong to `mem` as [`PageTableMem`] describes, and outlive the address space. Nothing but this address space
-    /// maps or unmaps anything in the window, and nothing is mapped there now.
+    /// `root` and the tables below it belong to `mem` as [`PageTableMem`] describes, and outlive the address space.
+    /// Nothing but this address space maps or unmaps anything in the window, and nothing is mapped there now.
     pub unsafe fn with_root(
         mem: Arc<dyn PageTableMem>,
         tlb: Arc<dyn Tlb>,
@@ -150,8 +152,8 @@ impl AddressSpace {
 
     /// Maps `pages` pages of `object`, from its page `file_page` on, somewhere in the window.
     ///
-    /// The address agrees with the file offset modulo `align`, so that pages of up to this size can be used where the
-    /// storage allows it. Nothing enters the page table before the first fault.
+    /// The address agrees with the file offset modulo `align`, so that pages of up to this size can be used where
+    /// the storage allows it. Nothing enters the page table before the first fault.
     ///
     /// # Errors
     ///
@@ -217,8 +219,9 @@ impl AddressSpace {
         let Some((index, cut)) = vmas.first_in(range) else {
             return Ok(None);
         };
-        vmas.reserve(1)?;
         let (before, after) = vmas.at(index).without(cut);
+        // Only a mapping cut in the middle leaves more than it was, so taking whole mappings away cannot fail.
+        vmas.reserve(usize::from(before.is_some() && after.is_some()))?;
         self.attach_rest(&before, &after)?;
         let old = vmas.replace(index, before, after);
         self.take_down(&old, cut);
@@ -243,7 +246,8 @@ impl AddressSpace {
         self.translations.free_tables(cut);
     }
 
-    /// Makes the page at `va` accessible; the page-fault handler calls this, with interrupts on, and tries the access again.
+    /// Makes the page at `va` accessible; the page-fault handler calls this, with interrupts on, and tries the
+    /// access again.
     ///
     /// Takes the address space's lock shared, and whatever the object's fault takes. May sleep.
     ///
@@ -278,8 +282,8 @@ impl AddressSpace {
 
     /// Takes away every translation of the range: cleared, flushed on every CPU, references dropped, in this order.
     ///
-    /// The mappings stay, and later accesses fault anew. Large pages that reach into the range go whole. Takes only the
-    /// page-table lock, in short holds; allocates nothing; sleeps only in the TLB flush.
+    /// The mappings stay, and later accesses fault anew. Large pages that reach into the range go whole. Takes only
+    /// the page-table lock, in short holds; allocates nothing; sleeps only in the TLB flush.
     pub fn zap(&self, range: VaRange) {
         self.translations.zap(range);
     }
@@ -309,7 +313,7 @@ impl AddressSpace {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // Nothing faults any more: nobody else has a reference. The objects may still zap through their attachments.
+        // Nothing faults any more: nobody else has a reference. Whole mappings are taken away, so nothing can fail.
         while let Ok(Some(_object)) = self.unmap_first(self.window()) {}
     }
 }

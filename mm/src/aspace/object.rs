@@ -67,8 +67,8 @@ pub struct FaultAt {
 pub trait VmObject: Send + Sync {
     /// Makes the page at `at` accessible by calling `sink`, or says why not.
     ///
-    /// Called with the address space's lock held shared (class ASPACE), from the page-fault handler or from gup. May
-    /// sleep. Returning Ok without having installed anything is allowed: the access is tried again.
+    /// Called with the address space's lock held shared (class ASPACE), from the page-fault handler or from gup.
+    /// May sleep. Returning Ok without having installed anything is allowed: the access is tried again.
     ///
     /// # Errors
     ///
@@ -126,8 +126,8 @@ impl Attachment {
         self.range.part(first - mine.start, count)
     }
 
-    /// Takes away every translation of these pages of the object: cleared, flushed on every CPU, references dropped,
-    /// in this order. See [`AddressSpace::zap`](super::AddressSpace::zap).
+    /// Takes away every translation of these pages of the object: cleared, flushed on every CPU, references
+    /// dropped, in this order. See [`AddressSpace::zap`](super::AddressSpace::zap).
     pub fn zap(&self, pages: Range<u64>) {
         if let Some(range) = self.va_of(pages) {
             self.translations.zap(range);

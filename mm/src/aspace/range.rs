@@ -106,7 +106,8 @@ impl Prot {
         }
     }
 
-    /// The page-table flags of a leaf; stores are permitted only if `writable` asks for them and the mapping grants them.
+    /// The page-table flags of a leaf; stores are permitted only if `writable` asks for them and the mapping grants
+    /// them.
     pub(crate) fn flags(self, writable: bool) -> MapFlags {
         let mut flags = MapFlags::empty();
         flags.set(MapFlags::WRITABLE, writable && self.contains(Self::WRITE));

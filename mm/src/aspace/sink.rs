@@ -62,13 +62,13 @@ impl<'a> FaultSink<'a> {
     /// Maps the page `part` (first frame, size), which is all or a part of `folio`, at `va`.
     ///
     /// The new entry holds one reference on the folio, taken before the entry exists. Stores are permitted if
-    /// `writable` and the mapping allows them. Something else that stands at `va` (the zero page, another page, a larger page that
-    /// holds another one) is cleared and flushed first, and its reference dropped.
+    /// `writable` and the mapping allows them. Something else that stands at `va` (the zero page, another page, a
+    /// larger page that holds another one) is cleared and flushed first, and its reference dropped.
     ///
     /// # Errors
     ///
-    /// `Dying` if the pgmap takes no new references; `TooManyMappings` if the folio's count is full; `OutOfMemory` if
-    /// there is no memory for a page table.
+    /// `Dying` if the pgmap takes no new references; `TooManyMappings` if the folio's count is full; `OutOfMemory`
+    /// if there is no memory for a page table.
     pub fn install_part(
         &self,
         va: VirtAddr,
@@ -91,7 +91,8 @@ impl<'a> FaultSink<'a> {
         result
     }
 
-    /// Maps memory without a reference count (the shared zero page) at `va`, read-only, if nothing is mapped there yet.
+    /// Maps memory without a reference count (the shared zero page) at `va`, read-only, if nothing is mapped there
+    /// yet.
     ///
     /// # Errors
     ///

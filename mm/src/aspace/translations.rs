@@ -1,22 +1,22 @@
 //! The translations of one address space: its page table, the lock of its writers, and the law of the zap.
 //!
-//! **The law.** An entry that counts holds one reference on its folio. It is taken away in three steps, in this order:
-//! clear the entry; flush the TLB of every CPU; drop the reference. So a page's count reaches 0 only when no CPU can
-//! reach the page any more. [`Batch`] carries cleared entries from the first step to the last; [`Translations::finish`]
-//! is the only code that drops a mapping's reference, and it flushes first.
+//! **The law.** An entry that counts holds one reference on its folio. It is taken away in three steps, in this
+//! order: clear the entry; flush the TLB of every CPU; drop the reference. So a page's count reaches 0 only when no
+//! CPU can reach the page any more. [`Batch`] carries cleared entries from the first step to the last;
+//! [`Translations::finish`] is the only code that drops a mapping's reference, and it flushes first.
 //!
-//! **Locks.** `writers` (class PAGE_TABLE, a spin lock) covers every change of an entry, never a flush, never a drop of a
-//! reference, never anything that sleeps. Between the clear and the drop another fault may install the page anew: it
-//! takes a reference of its own, so each entry is paid for exactly once. Readers take no lock: they walk with interrupts off, and
-//! tables are freed only after a flush, which waits for them.
+//! **Locks.** `writers` (class PAGE_TABLE, a spin lock) covers every change of an entry, never a flush, never a
+//! drop of a reference, never anything that sleeps. Between the clear and the drop another fault may install the
+//! page anew: it takes a reference of its own, so each entry is paid for exactly once. Readers take no lock: they
+//! walk with interrupts off, and tables are freed only after a flush, which waits for them.
 //!
-//! **Who sees what.** gup takes a pin and then reads the entry again; a zap clears the entry and then lets its caller
-//! read the counts. A sequentially consistent fence stands between the two steps on both sides, so at least one sees
-//! the other: gup finds the entry changed and undoes its pin, or the reader of the counts finds the pin.
+//! **Who sees what.** gup takes a pin and then reads the entry again; a zap clears the entry and then lets its
+//! caller read the counts. A sequentially consistent fence stands between the two steps on both sides, so at least
+//! one sees the other: gup finds the entry changed and undoes its pin, or the reader of the counts finds the pin.
 //!
-//! **Write protection** must not return while any CPU can still store, also when it was another CPU that took the permission away and is
-//! still flushing. `flushing` counts the batches between their first clear and the end of their flush; if it
-//! finds one, write protection flushes for itself.
+//! **Write protection** must not return while any CPU can still store, also when it was another CPU that took the
+//! permission away and is still flushing. `flushing` counts the batches between their first clear and the end of
+//! their flush; if it finds one, write protection flushes for itself.
 
 #![expect(unsafe_code, reason = "detaches and frees page tables")]
 
@@ -88,7 +88,8 @@ struct Flushing<'a>(&'a AtomicU32);
 
 impl<'a> Flushing<'a> {
     fn begin(count: &'a AtomicU32) -> Self {
-        // Relaxed: the entries are changed under the page-table lock after this, and the reader takes that lock before it loads.
+        // Relaxed: the entries are changed under the page-table lock after this, and the reader takes that lock
+        // before it loads.
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
@@ -104,6 +105,17 @@ impl Drop for Flushing<'_> {
     fn drop(&mut self) {
         // Release: pairs with the Acquire in `has_company`.
         self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The addresses that a flush must cover.
+#[derive(Clone, Copy, Debug, Default)]
+struct Span(Option<(VirtAddr, VirtAddr)>);
+
+impl Span {
+    fn add(&mut self, start: VirtAddr, end: VirtAddr) {
+        let (s, e) = self.0.unwrap_or((start, end));
+        self.0 = Some((s.min(start), e.max(end)));
     }
 }
 
@@ -199,7 +211,8 @@ impl Translations {
 
     /// Takes away every translation of the range: cleared, flushed on every CPU, references dropped, in this order.
     ///
-    /// Large pages that reach into the range go whole. Takes only the page-table lock, in short holds; allocates nothing.
+    /// Large pages that reach into the range go whole. Takes only the page-table lock, in short holds; allocates
+    /// nothing.
     pub(super) fn zap(&self, range: VaRange) {
         let mut at = range.start().as_u64();
         while at < range.end().as_u64() {
@@ -224,16 +237,25 @@ impl Translations {
     /// Large pages that reach into the range lose it whole. Locks as [`Translations::zap`].
     pub(super) fn write_protect(&self, range: VaRange) {
         let flushing = Flushing::begin(&self.flushing);
-        let mut changed = false;
+        let mut changed = Span::default();
         let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
         while at < end {
-            at = self.scan(at, end, |_, leaf| {
-                changed |= protect(&leaf);
+            at = self.scan(at, end, |va, leaf| {
+                if protect(&leaf) {
+                    changed.add(va, va + leaf.size.bytes());
+                }
                 true
             });
         }
-        if changed || flushing.has_company() {
-            self.flush_around(range);
+        if flushing.has_company() {
+            changed.add(range.start(), range.end());
+        }
+        self.flush(changed);
+    }
+
+    fn flush(&self, span: Span) {
+        if let Some((start, end)) = span.0 {
+            self.tlb.flush(self.table.root(), start, end);
         }
     }
 
@@ -272,24 +294,17 @@ impl Translations {
     /// Flushes what was cleared, then drops its references.
     fn finish(&self, batch: Batch<'_>) {
         let Batch { cleared, flushing } = batch;
-        if let (Some(first), Some(last)) = (cleared.first(), cleared.last()) {
-            self.tlb
-                .flush(self.table.root(), first.va, last.va + last.size.bytes());
-        }
+        let mut span = Span::default();
+        cleared
+            .iter()
+            .for_each(|c| span.add(c.va, c.va + c.size.bytes()));
+        self.flush(span);
         drop(flushing);
         drop_references(&cleared);
     }
 
-    /// Flushes the range and the large pages that may reach into it.
-    fn flush_around(&self, range: VaRange) {
-        let size = self.largest_page().bytes();
-        let start = range.start().align_down(size);
-        let end =
-            VirtAddr::try_new(next_multiple(range.end().as_u64() - 1, size)).unwrap_or(range.end());
-        self.tlb.flush(self.table.root(), start, end);
-    }
-
-    /// Installs a page whose reference the caller holds. Unless the answer is `New`, the reference stays the caller's.
+    /// Installs a page whose reference the caller holds. Unless the answer is `New`, the reference stays the
+    /// caller's.
     ///
     /// Whatever else stands there is cleared, flushed and dropped first.
     pub(super) fn install(
@@ -437,8 +452,8 @@ impl Translations {
         }
         self.tlb.flush(self.table.root(), from, VirtAddr::new(end));
         for &table in tables {
-            // SAFETY: detached under the lock, so no entry points to it; the flush has dropped every cached pointer to
-            // it and waited for the walkers that were under way.
+            // SAFETY: detached under the lock, so no entry points to it; the flush has dropped every cached pointer
+            // to it and waited for the walkers that were under way.
             unsafe { self.table.mem().free_table(table) };
         }
     }
@@ -446,9 +461,10 @@ impl Translations {
 
 impl Drop for Translations {
     fn drop(&mut self) {
-        self.zap(self.window);
-        self.free_tables(self.window);
+        // Every mapping is gone. In a shared root there is nothing left to do; and another address space may use
+        // the window by now, while a late attachment kept this value.
         if self.owns_root {
+            self.free_tables(self.window);
             // SAFETY: the last owner is here, so no walker is; whoever ran on this root has left it, says
             // `AddressSpace::root`.
             unsafe { self.table.mem().free_table(self.table.root()) };
@@ -460,7 +476,8 @@ impl Drop for Translations {
 ///
 /// # Panics
 ///
-/// If a counted page has no pgmap or no metadata: the count of a page keeps both, so someone dropped a reference too many.
+/// If a counted page has no pgmap or no metadata: the count of a page keeps both, so someone dropped a reference
+/// too many.
 fn drop_references(cleared: &[Cleared]) {
     let mut cached: Option<Arc<Pgmap>> = None;
     for pfn in cleared

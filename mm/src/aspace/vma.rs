@@ -90,7 +90,8 @@ impl VmaList {
         old
     }
 
-    /// The lowest hole in the window for `pages` pages whose address agrees with the offset of `file_page` modulo `align`.
+    /// The lowest hole in the window for `pages` pages whose address agrees with the offset of `file_page` modulo
+    /// `align`.
     pub(super) fn find_hole(
         &self,
         window: VaRange,

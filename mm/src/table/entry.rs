@@ -19,9 +19,9 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 bitflags! {
     /// What a mapping permits and how it is cached, in the bit positions of an x86_64 entry.
     ///
-    /// The four cache types that need no PAT bit are the four combinations of `WRITE_THROUGH` and `NO_CACHE`; with the
-    /// PAT as it is after reset: neither is write-back, the first write-through, the second weakly uncached, both
-    /// together strongly uncached (for device registers: [`MapFlags::DEVICE`]).
+    /// The four cache types that need no PAT bit are the four combinations of `WRITE_THROUGH` and `NO_CACHE`; with
+    /// the PAT as it is after reset: neither is write-back, the first write-through, the second weakly uncached,
+    /// both together strongly uncached (for device registers: [`MapFlags::DEVICE`]).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct MapFlags: u64 {
         /// Stores are allowed. Without it a store faults in ring 0 too (the kernel runs with CR0.WP set).
@@ -34,8 +34,8 @@ bitflags! {
         const NO_CACHE = 1 << 4;
         /// Kept over a change of CR3.
         const GLOBAL = 1 << 8;
-        /// Software bit: the memory has no reference count (the shared zero page, device registers, kernel memory under
-        /// an address space). Such an entry holds no reference, and gup never pins through it.
+        /// Software bit: the memory has no reference count (the shared zero page, device registers, kernel memory
+        /// under an address space). Such an entry holds no reference, and gup never pins through it.
         const UNCOUNTED = 1 << 9;
         /// Instructions are not fetched from here (EFER.NXE is set).
         const NO_EXECUTE = 1 << 63;
@@ -59,9 +59,9 @@ impl Entry {
 
     /// An entry that maps the page of `size` at `phys`.
     ///
-    /// The hardware's accessed and dirty bits are set from the start: nothing here uses them (a store marks its page
-    /// dirty in the write fault), the CPU never needs to write the entry, and so gup may compare a whole entry with
-    /// what it read before. `phys` must be aligned to `size`; low bits are dropped.
+    /// The hardware's accessed and dirty bits are set from the start: nothing here uses them (a store marks its
+    /// page dirty in the write fault), the CPU never needs to write the entry, and so gup may compare a whole entry
+    /// with what it read before. `phys` must be aligned to `size`; low bits are dropped.
     pub fn leaf(phys: PhysAddr, size: PageSize, flags: MapFlags) -> Self {
         let huge = if size == PageSize::Size4K { 0 } else { HUGE };
         let address = phys.as_u64() & ADDRESS & !(size.bytes() - 1);
@@ -93,7 +93,8 @@ impl Entry {
         self.0 & HUGE != 0
     }
 
-    /// The page size that this entry maps if it is a present leaf at `level`; None for a table pointer or an absent one.
+    /// The page size that this entry maps if it is a present leaf at `level`; None for a table pointer or an absent
+    /// one.
     pub fn leaf_size(self, level: u8) -> Option<PageSize> {
         match (self.is_present(), level, self.0 & HUGE != 0) {
             (true, 0, _) => Some(PageSize::Size4K),

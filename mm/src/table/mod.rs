@@ -1,17 +1,17 @@
 //! The 4-level x86_64 page table, over any memory that can hold tables.
 //!
-//! **Invariant.** An absent entry is 0, at every level. A present entry is a leaf or points to a table that came from
-//! the same [`PageTableMem`] and stays allocated while the pointer stands.
+//! **Invariant.** An absent entry is 0, at every level. A present entry is a leaf or points to a table that came
+//! from the same [`PageTableMem`] and stays allocated while the pointer stands.
 //!
 //! **Protocol.** Every entry is one atomic word. [`PageTable::map`] sets an entry only if it was absent (one
-//! compare-and-swap), and installs missing tables in the same way, so any number of CPUs may map, protect, unmap and
-//! walk at once through `&self`. What `&self` never does is free a table. Taking an empty table away is the one step that needs
-//! more: writers must be kept out while it is detached (the address space holds its page-table lock), and walkers must be gone before it
-//! is freed (they run with interrupts off, and `Tlb::flush` waits for them). [`PageTable::detach_empty`] says so in its
-//! safety section.
+//! compare-and-swap), and installs missing tables in the same way, so any number of CPUs may map, protect, unmap
+//! and walk at once through `&self`. What `&self` never does is free a table. Taking an empty table away is the one
+//! step that needs more: writers must be kept out while it is detached (the address space holds its page-table
+//! lock), and walkers must be gone before it is freed (they run with interrupts off, and `Tlb::flush` waits for
+//! them). [`PageTable::detach_empty`] says so in its safety section.
 //!
-//! **What it does not do.** It flushes no TLB: whoever takes a permission away calls [`Tlb`](crate::tlb::Tlb) after it.
-//! Giving more permission needs no flush; a CPU that still holds the old translation takes one spurious fault.
+//! **What it does not do.** It flushes no TLB: whoever takes a permission away calls [`Tlb`](crate::tlb::Tlb) after
+//! it. Giving more permission needs no flush; a CPU that still holds the old translation takes one spurious fault.
 
 #![expect(
     unsafe_code,
@@ -36,7 +36,8 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 /// # Safety
 ///
 /// `alloc_table` returns a frame that nobody else uses, whose 512 entries are 0, until `free_table` gives it back.
-/// `table` returns, for each such frame and for the root, a pointer that is valid and stays the same as long as the frame is a table.
+/// `table` returns, for each such frame and for the root, a pointer that is valid and stays the same as long as the
+/// frame is a table.
 pub unsafe trait PageTableMem: Send + Sync {
     /// A zeroed table, or None if memory is out. Does not sleep; called under spin locks.
     fn alloc_table(&self) -> Option<Pfn>;
@@ -45,8 +46,8 @@ pub unsafe trait PageTableMem: Send + Sync {
     ///
     /// # Safety
     ///
-    /// The frame came from `alloc_table` of the same memory, no entry points to it any more, and no CPU or walker can
-    /// still be reading it.
+    /// The frame came from `alloc_table` of the same memory, no entry points to it any more, and no CPU or walker
+    /// can still be reading it.
     unsafe fn free_table(&self, table: Pfn);
 
     /// The entries of the table in this frame.
@@ -95,7 +96,8 @@ pub enum MapPageError {
         /// The first address that is not mapped.
         at: VirtAddr,
     },
-    /// An address or the length is not aligned to the page size, or the range wraps or leaves its half of the address space.
+    /// An address or the length is not aligned to the page size, or the range wraps or leaves its half of the
+    /// address space.
     #[error("not aligned, or not in one half of the address space, at {at:?}")]
     NotAligned {
         /// The address at fault.
@@ -158,8 +160,9 @@ impl<M: PageTableMem> PageTable<M> {
     ///
     /// # Safety
     ///
-    /// `root`, and every table reachable from it that this value will walk, belongs to `mem` as [`PageTableMem`] describes. If the
-    /// machine runs on this root, the caller answers for what it maps and unmaps: no Rust object may lose its memory by it.
+    /// `root`, and every table reachable from it that this value will walk, belongs to `mem` as [`PageTableMem`]
+    /// describes. If the machine runs on this root, the caller answers for what it maps and unmaps: no Rust object
+    /// may lose its memory by it.
     pub unsafe fn from_root(mem: M, root: Pfn) -> Self {
         Self { mem, root }
     }
@@ -176,7 +179,8 @@ impl<M: PageTableMem> PageTable<M> {
 
     /// The leaf that maps `va`, if there is one. Lock-free; allocates nothing.
     ///
-    /// The answer is a snapshot: hold off the writers, or read the entry again ([`Leaf::unchanged`]), before trusting it.
+    /// The answer is a snapshot: hold off the writers, or read the entry again ([`Leaf::unchanged`]), before
+    /// trusting it.
     pub fn walk(&self, va: VirtAddr) -> Option<Leaf<'_>> {
         match self.probe(va) {
             Probe::Leaf(leaf) => Some(leaf),
@@ -189,8 +193,8 @@ impl<M: PageTableMem> PageTable<M> {
         let mut table = self.root;
         for level in (0..LEVELS).rev() {
             let slot = self.slot(table, va, level);
-            // Acquire: pairs with the Release of `fill` and `subtable`; the table below, or whatever was prepared for
-            // the page before it was mapped, is seen whole.
+            // Acquire: pairs with the Release of `fill` and `subtable`; the table below, or whatever was prepared
+            // for the page before it was mapped, is seen whole.
             let entry = Entry::from_bits(slot.load(Ordering::Acquire));
             if let Some(size) = entry.leaf_size(level) {
                 return Probe::Leaf(Leaf { entry, size, slot });
@@ -223,12 +227,14 @@ impl<M: PageTableMem> PageTable<M> {
             .map_err(|_| MapPageError::AlreadyMapped { at: va })
     }
 
-    /// Maps `len` bytes at `phys` to `va`, each part with the largest page that alignment, length and the CPU allow.
+    /// Maps `len` bytes at `phys` to `va`, each part with the largest page that alignment, length and the CPU
+    /// allow.
     ///
     /// # Errors
     ///
-    /// `NotAligned` if `va`, `phys` or `len` is not a multiple of 4 KiB or the range is not in one half of the address
-    /// space, and then nothing is mapped; the others as [`MapPageError`] says, and then what lies before `at` stays mapped.
+    /// `NotAligned` if `va`, `phys` or `len` is not a multiple of 4 KiB or the range is not in one half of the
+    /// address space, and then nothing is mapped; the others as [`MapPageError`] says, and then what lies before
+    /// `at` stays mapped.
     pub fn map_range(
         &self,
         va: VirtAddr,
@@ -349,7 +355,8 @@ impl<M: PageTableMem> PageTable<M> {
 
     /// Detaches the table that holds the entries of `level` for `va`, if it is there and empty.
     ///
-    /// Ok holds the detached table (None if it holds entries and stays); Err holds how many bytes from `va` up to the next multiple have no such table.
+    /// Ok holds the detached table (None if it holds entries and stays); Err holds how many bytes from `va` up to
+    /// the next multiple have no such table.
     ///
     /// # Safety
     ///
@@ -390,7 +397,8 @@ impl<M: PageTableMem> PageTable<M> {
 
     fn entries(&self, table: Pfn) -> &[AtomicU64; ENTRIES] {
         // SAFETY: `table` is the root or was read from an entry, so it is a table of `mem` and its pointer is valid
-        // while it stays one; it stays one as long as walkers and writers keep the protocol at the head of this file.
+        // while it stays one; it stays one as long as walkers and writers keep the protocol at the head of this
+        // file.
         unsafe { self.mem.table(table).as_ref() }
     }
 }
@@ -398,7 +406,8 @@ impl<M: PageTableMem> PageTable<M> {
 /// Sets an absent entry. Err holds what stood there instead.
 pub(crate) fn fill(slot: &AtomicU64, new: Entry) -> Result<(), Entry> {
     // Release: pairs with the Acquire of every walk; what was prepared for the page (its metadata, its reference, a
-    // zeroed table) is seen by whoever sees the entry. Acquire on failure: the caller looks at what the entry points to.
+    // zeroed table) is seen by whoever sees the entry. Acquire on failure: the caller looks at what the entry
+    // points to.
     slot.compare_exchange(0, new.bits(), Ordering::AcqRel, Ordering::Acquire)
         .map(drop)
         .map_err(Entry::from_bits)
