@@ -504,3 +504,17 @@ proptest! {
         prop_assert_eq!(found.labels, expected);
     }
 }
+
+#[test]
+fn the_seeds_of_the_fuzzer_are_sound() {
+    for seed in [
+        include_bytes!("../../fuzz/seeds/label/v1.1").as_slice(),
+        include_bytes!("../../fuzz/seeds/label/v1.2"),
+    ] {
+        let found = divide(&region(1), &[parse(seed)]);
+        assert_eq!(
+            (found.namespaces.len(), found.rejected.len(), found.foreign),
+            (2, 0, 0)
+        );
+    }
+}

@@ -547,3 +547,15 @@ fn every_refusal_says_where_and_what_to_do() {
     fix_checksum(&mut bytes);
     assert!(nfit::parse(&bytes).is_ok());
 }
+
+#[test]
+fn the_seeds_of_the_fuzzer_are_sound() {
+    for seed in [
+        include_bytes!("../../fuzz/seeds/nfit/qemu").as_slice(),
+        include_bytes!("../../fuzz/seeds/nfit/every-kind"),
+    ] {
+        let nfit = nfit::parse(seed).expect("a sound table");
+        assert_eq!(nfit.rejected, []);
+        assert!(!nfit.spas.is_empty() && !nfit.devices.is_empty());
+    }
+}
