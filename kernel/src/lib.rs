@@ -35,6 +35,8 @@ pub mod mem;
 #[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
+pub mod pci;
+#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 pub mod thread;
@@ -42,6 +44,8 @@ pub mod thread;
 pub mod time;
 #[cfg(target_os = "none")]
 pub mod uaccess;
+#[cfg(target_os = "none")]
+pub mod virtio;
 
 #[cfg(target_os = "none")]
 pub use start::{boot_info, cmdline, start};
