@@ -5,6 +5,8 @@
 extern crate alloc;
 
 pub mod entry;
+#[cfg(test)]
+mod fake;
 pub mod fault;
 mod guid;
 pub mod label;

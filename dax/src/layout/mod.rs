@@ -20,6 +20,8 @@
 //!    [`Cancel`](mm::sync::Cancel) or [`How::NoWait`] end it early; the file is then as before (what was unmapped faults again).
 
 mod idle;
+#[cfg(test)]
+mod tests;
 
 use crate::mapping::{Breaker, Mapping};
 use core::fmt;

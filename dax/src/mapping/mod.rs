@@ -23,6 +23,8 @@
 mod breaking;
 mod clean;
 mod delete;
+#[cfg(test)]
+mod tests;
 
 use crate::layout::Idle;
 use crate::xarray::{Found, NodePool, XArray};

@@ -300,3 +300,6 @@ fn refused(why: AssociateError) -> FaultError {
         AssociateError::Populate(_) | AssociateError::InUse { .. } => FaultError::Io,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! msync, holes that are filled, delayed faults, and the end of a mapping.
+
+use super::*;
+use crate::fake::{File, Process, zero_page};
+use crate::mapping::breaking::{Breaker, MAX_DELAY_US};
+use crate::xarray::{Mark, XArrayStats};
+use mm::addr::PageSize;
+use mm::sync::now_us;
+use std::cell::RefCell;
+use std::thread;
+use std::time::Duration;
+
+fn dirty(file: &File, page: u64) -> bool {
+    file.mapping.pages.marked(page, Mark::Dirty)
+}
+
+#[test]
+fn cleaning_takes_the_permission_then_flushes_then_clears_the_mark() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    [1, 3, 6]
+        .iter()
+        .for_each(|p| assert!(process.write(*p).is_ok()));
+    let flushed = RefCell::new(Vec::new());
+    let count = file.mapping.clean_range(2..8, &|pfn, pages| {
+        assert!(
+            !process.tlb.may_write(pfn),
+            "flushed while it can still be stored to"
+        );
+        assert!(
+            dirty(&file, pfn.get() - file.pfn(0).get()),
+            "clean before it is flushed"
+        );
+        flushed.borrow_mut().push((pfn, pages));
+    });
+    assert_eq!(*flushed.borrow(), [(file.pfn(3), 1), (file.pfn(6), 1)]);
+    assert_eq!(
+        (count, dirty(&file, 1), dirty(&file, 3), dirty(&file, 6)),
+        (2, true, false, false)
+    );
+    assert!(!file.mapping.pages.marked(3, Mark::ToWrite));
+
+    assert_eq!(file.mapping.clean_range(2..8, &|_, _| ()), 0);
+    process.write(3).unwrap();
+    assert!(dirty(&file, 3), "a store after the flush was not noticed");
+}
+
+#[test]
+fn a_pinned_page_stays_dirty() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    let pin = process.pin(3);
+    assert_eq!(file.mapping.clean_range(0..8, &|_, _| ()), 1);
+    assert!(dirty(&file, 3));
+    drop(pin);
+    assert_eq!(file.mapping.clean_range(0..8, &|_, _| ()), 1);
+    assert!(!dirty(&file, 3));
+}
+
+#[test]
+fn a_store_during_the_flush_waits_and_is_dirty_again() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    process.write(3).unwrap();
+    thread::scope(|s| {
+        file.mapping.clean_range(0..8, &|_, _| {
+            s.spawn(|| process.write(3).unwrap());
+            thread::sleep(Duration::from_millis(5));
+        });
+    });
+    assert!(dirty(&file, 3));
+}
+
+#[test]
+fn a_filled_hole_shows_its_storage() {
+    let file = File::holes(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    assert_eq!(
+        (process.read(2), process.read(5)),
+        (Ok(zero_page()), Ok(zero_page()))
+    );
+    file.store(2, false);
+    file.mapping.forget_holes(0..4);
+    assert_eq!(
+        (process.read(2), process.read(5)),
+        (Ok(file.pfn(2)), Ok(zero_page()))
+    );
+    // Storage is not a hole: its mapping stays.
+    file.mapping.forget_holes(0..8);
+    assert_eq!(file.count(2), (1, 0));
+}
+
+#[test]
+fn attachments_come_and_go_with_the_mappings() {
+    let file = File::full(8);
+    let (a, b) = (
+        Process::new(&file, PageSize::Size4K),
+        Process::new(&file, PageSize::Size4K),
+    );
+    assert_eq!(file.mapping.attachments(), 2);
+    a.unmap();
+    assert_eq!(file.mapping.attachments(), 1);
+    b.read(0).unwrap();
+    file.mapping.unmap_range(0..8);
+    assert!(!b.tlb.reaches(file.pfn(0), 8));
+}
+
+#[test]
+fn a_fault_is_delayed_only_in_the_range_and_not_longer_than_the_bound() {
+    let breaking = Breaking::new();
+    let mut breaker = Breaker::new(&breaking);
+    breaker.waits(4..8, 3);
+    let took = |page| {
+        let start = now_us();
+        breaking.delay_fault(page);
+        now_us() - start
+    };
+    assert!(took(3) < 5_000 && took(8) < 5_000);
+    assert!(took(4) >= 8_000);
+    breaker.waits(4..8, 60);
+    assert_eq!(breaking.delay_us(5), MAX_DELAY_US);
+    drop(breaker);
+    assert_eq!(breaking.delay_us(5), 0);
+}
+
+#[test]
+fn a_delayed_fault_goes_on_as_soon_as_the_breaker_ends() {
+    let breaking = Breaking::new();
+    let mut breaker = Breaker::new(&breaking);
+    breaker.waits(0..1, 60);
+    let start = now_us();
+    thread::scope(|s| {
+        let delayed = s.spawn(|| {
+            breaking.delay_fault(0);
+            now_us() - start
+        });
+        thread::sleep(Duration::from_millis(10));
+        drop(breaker);
+        let took = delayed.join().unwrap();
+        assert!((10_000..90_000).contains(&took), "{took} us");
+    });
+}
+
+#[test]
+fn more_breakers_than_are_noted_do_no_harm() {
+    let breaking = Breaking::new();
+    let mut all: Vec<_> = (0..20).map(|_| Breaker::new(&breaking)).collect();
+    all.iter_mut().for_each(|b| b.waits(0..1, 0));
+    drop(all);
+    assert_eq!(breaking.delay_us(0), 0);
+}
+
+#[test]
+fn the_pages_have_no_owner_after_the_mapping() {
+    let file = File::full(600);
+    let (pgmap, first) = (file.mapping.pgmap().clone(), file.pfn(0));
+    let process = Process::new(&file, PageSize::Size2M);
+    [0, 599]
+        .iter()
+        .for_each(|p| assert!(process.write(*p).is_ok()));
+    assert_eq!(
+        file.mapping.pages.stats(),
+        XArrayStats {
+            entries: 2,
+            nodes: 3
+        }
+    );
+    drop((process, file));
+    let folios = [0, 599].map(|n| pgmap.folio(first.checked_add(n).unwrap()));
+    assert!(
+        folios
+            .iter()
+            .flatten()
+            .all(|f| f.owner().is_none() && f.counts().is_idle())
+    );
+}
