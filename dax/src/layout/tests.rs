@@ -22,7 +22,11 @@ fn setup(pages: u64) -> (Arc<File>, Process) {
     (file, process)
 }
 
-fn try_break<'a>(file: &'a File, pages: Range<u64>, how: How<'_>) -> Result<Idle<'a, u64>, BreakError> {
+fn try_break<'a>(
+    file: &'a File,
+    pages: Range<u64>,
+    how: How<'_>,
+) -> Result<Idle<'a, u64>, BreakError> {
     break_layouts(
         &file.inode,
         &file.mapping,
@@ -292,7 +296,7 @@ fn a_page_that_munmap_is_still_flushing_is_not_idle() {
             !proved.load(Ordering::SeqCst),
             "idle while another CPU can still reach the page"
         );
-        go.send(()).unwrap();
+        drop(go);
         breaker.join().unwrap();
     });
 }

@@ -162,7 +162,7 @@ fn the_pages_have_no_owner_after_the_mapping() {
         file.mapping.pages.stats(),
         XArrayStats {
             entries: 2,
-            nodes: 3
+            nodes: 2
         }
     );
     drop((process, file));

@@ -93,7 +93,7 @@ impl<T: ?Sized> RwLock<T> {
             return false;
         }
         // Acquire pairs with the Release of a writer's leaving. WRITER and a full count both refuse.
-        let more = |readers: u32| (readers < WRITER - 1).then_some(readers + 1);
+        let more = |readers: u32| (readers < WRITER - 1).then(|| readers + 1);
         self.state
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, more)
             .is_ok()
