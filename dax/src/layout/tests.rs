@@ -278,9 +278,10 @@ fn a_page_that_munmap_is_still_flushing_is_not_idle() {
     let (go, may_go) = mpsc::channel::<()>();
     let (tell, hear) = mpsc::channel();
     let proved = AtomicBool::new(false);
+    let may_go = std::sync::Mutex::new(may_go);
     process.tlb.on_flush(move |_| {
         let _ = tell.send(());
-        let _ = may_go.recv_timeout(Duration::from_secs(10));
+        let _ = may_go.lock().unwrap().recv_timeout(Duration::from_secs(10));
     });
     thread::scope(|s| {
         s.spawn(|| process.unmap());
