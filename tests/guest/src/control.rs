@@ -1,11 +1,12 @@
 //! The control port: takes the host's orders, runs the cases, answers.
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayString;
 use kernel::console::CONTROL;
 use kernel::exit::ExitCode;
+use mm::sync::Wait;
 use protocol::control::{FromGuest, FromHost, VERSION};
 
 use crate::case;
@@ -45,29 +46,15 @@ fn tell_panic(info: &PanicInfo<'_>) {
 fn read_line() -> ArrayString<32> {
     let mut line = ArrayString::new();
     loop {
-        match CONTROL.try_read() {
-            Some(b'\n') => return line,
+        match CONTROL.read(&Wait::forever()) {
+            Ok(b'\n') => return line,
             // A line that is too long is no order: what is left of it says so.
-            Some(byte) => drop(line.try_push(char::from(byte))),
-            None => rest(),
+            Ok(byte) => drop(line.try_push(char::from(byte))),
+            Err(_) => unreachable!("a wait without deadline or cancel has no other end"),
         }
     }
 }
 
-/// Lets the host's CPU alone while there is nothing to do.
-fn rest() {
-    core::hint::spin_loop();
-}
-
 fn say<T: fmt::Display>(message: FromGuest<T>) {
-    let _ = writeln!(Control, "{message}"); // writing to the port cannot fail
-}
-
-struct Control;
-
-impl Write for Control {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        CONTROL.write(text.as_bytes());
-        Ok(())
-    }
+    CONTROL.print(format_args!("{message}\n"));
 }

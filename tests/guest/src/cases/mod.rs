@@ -1,3 +1,5 @@
 //! The cases, by what they are about.
 
+mod faults;
 mod harness;
+mod threads;
