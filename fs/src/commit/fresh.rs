@@ -1,0 +1,216 @@
+//! What a run of blocks is at each moment of its life, as a type.
+//!
+//! ```text
+//! Free ──allocator──► Fresh ──fence──► Durable ──publish, commit──► in a file ──commit──► Freed ──quarantine──► Free
+//! ```
+
+use arrayvec::ArrayVec;
+use dax::layout::Idle;
+use dax::pmem::Pmem;
+use thiserror::Error;
+
+use super::{Applied, Media, Tx};
+use crate::layout::{BLOCK_SIZE, Block, Ino};
+
+/// A run of adjacent blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// First block.
+    pub block: Block,
+    /// Number of blocks.
+    pub len: u64,
+}
+
+impl Run {
+    /// First block after the run.
+    #[must_use]
+    pub const fn end(&self) -> Block {
+        self.block + self.len
+    }
+}
+
+/// What a block was used for; decides what its quarantine waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// File content (and leaves, which no record ever targets): may be mapped and pinned.
+    Data,
+    /// Directory blocks: old records may target them (rule R6).
+    Meta,
+}
+
+/// Blocks that belong to nobody yet: this holder may write them, no record names them.
+///
+/// Dropped without being published or abandoned they are lost until the next mount.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "publish it, or give it back with `abandon`"]
+pub struct Fresh(Run);
+
+/// Blocks whose content is durable: a record may publish them (rule R4).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "publish it, or give it back with `abandon`"]
+pub struct Durable(Run);
+
+/// Blocks that a durable record has taken out of their file; on their way to quarantine.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "put it into quarantine"]
+pub struct Freed {
+    pub(crate) run: Run,
+    pub(crate) class: Class,
+    pub(crate) seq: u64,
+}
+
+/// An inode whose last name a durable record has removed: its blocks are free once nobody in memory uses them.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "put it on the list of orphans"]
+pub struct Unlinked {
+    ino: Ino,
+    seq: u64,
+}
+
+/// More fresh runs than one operation may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("more new runs than one operation holds")]
+pub struct SetFull;
+
+impl Fresh {
+    /// By the allocator only.
+    pub(crate) const fn new(run: Run) -> Self {
+        Self(run)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn run(&self) -> Run {
+        self.0
+    }
+
+    /// Zeroes bytes; durable with the set's fence.
+    pub fn zero<P: Pmem>(&self, media: &Media<P>, at: u64, len: u64) {
+        media.zero_data(self.0, at, len);
+    }
+
+    /// Writes bytes; durable with the set's fence.
+    pub fn write<P: Pmem>(&self, media: &Media<P>, at: u64, data: &[u8]) {
+        media.write_data(self.0, at, data);
+    }
+
+    /// Writes `data` at byte `at`, and zeroes all else.
+    pub fn fill_around<P: Pmem>(&self, media: &Media<P>, at: u64, data: &[u8]) {
+        let end = at + data.len() as u64;
+        media.zero_data(self.0, 0, at);
+        media.write_data(self.0, at, data);
+        media.zero_data(self.0, end, self.0.len * BLOCK_SIZE - end);
+    }
+}
+
+/// The fresh runs of one operation, made durable by one fence.
+#[derive(Debug, Default)]
+#[must_use = "make it durable, or abandon it"]
+pub struct FreshSet(ArrayVec<Fresh, 4>);
+
+impl FreshSet {
+    /// No runs.
+    pub const fn new() -> Self {
+        Self(ArrayVec::new_const())
+    }
+
+    /// Adds a run; a full set gives it back.
+    pub fn add(&mut self, fresh: Fresh) -> Result<(), Fresh> {
+        self.0.try_push(fresh).map_err(|full| full.element())
+    }
+
+    /// The runs.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        self.0.iter().map(|fresh| fresh.0)
+    }
+
+    /// Takes the runs out again, unpublished.
+    pub fn abandon(self) -> impl Iterator<Item = Fresh> {
+        self.0.into_iter()
+    }
+
+    /// Fences: what was written to the runs (and all else that this CPU wrote) is durable.
+    pub fn fence<P: Pmem>(self, media: &Media<P>) -> ArrayVec<Durable, 4> {
+        media.fence();
+        self.0.into_iter().map(|fresh| Durable(fresh.0)).collect()
+    }
+}
+
+impl Durable {
+    /// Where it is.
+    #[must_use]
+    pub const fn run(&self) -> Run {
+        self.0
+    }
+
+    pub(super) const fn into_run(self) -> Run {
+        self.0
+    }
+
+    /// Gives it back unpublished.
+    pub fn abandon(self) -> Fresh {
+        Fresh(self.0)
+    }
+}
+
+impl Unlinked {
+    pub(super) const fn new(ino: Ino, seq: u64) -> Self {
+        Self { ino, seq }
+    }
+
+    /// The orphan.
+    #[must_use]
+    pub const fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// The record that took its last name.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// A run of data of the orphan goes. `idle` covers all its pages.
+    pub fn freed_data<T>(&self, run: Run, _idle: &Idle<'_, T>) -> Freed {
+        let (class, seq) = (Class::Data, self.seq);
+        Freed { run, class, seq }
+    }
+
+    /// A leaf of the orphan goes; never mapped, never targeted by a record.
+    pub fn freed_leaf(&self, block: Block) -> Freed {
+        let (run, class, seq) = (Run { block, len: 1 }, Class::Data, self.seq);
+        Freed { run, class, seq }
+    }
+
+    /// A run of directory blocks of the orphan goes; never mapped.
+    pub fn freed_meta(&self, run: Run) -> Freed {
+        let (class, seq) = (Class::Meta, self.seq);
+        Freed { run, class, seq }
+    }
+}
+
+impl Tx<'_, Applied> {
+    /// A run of data went with this record. `idle` covers its pages: truncating without it does not compile.
+    ///
+    /// ```compile_fail,E0061
+    /// # use fs::commit::{Applied, Run, Tx};
+    /// # fn f(tx: &Tx<'_, Applied>, run: Run) {
+    /// let _ = tx.freed_data(run); // what says that nobody holds these pages?
+    /// # }
+    /// ```
+    pub fn freed_data<T>(&self, run: Run, _idle: &Idle<'_, T>) -> Freed {
+        let (class, seq) = (Class::Data, self.seq());
+        Freed { run, class, seq }
+    }
+
+    /// A leaf was replaced by this record; never mapped, never targeted by a record.
+    pub fn freed_leaf(&self, block: Block) -> Freed {
+        let (run, class, seq) = (Run { block, len: 1 }, Class::Data, self.seq());
+        Freed { run, class, seq }
+    }
+
+    /// The last name of `ino` went with this record.
+    pub fn unlinked(&self, ino: Ino) -> Unlinked {
+        Unlinked::new(ino, self.seq())
+    }
+}

@@ -1,0 +1,63 @@
+//! How metadata changes: one record, one fence, then in place. The only module that can store to metadata.
+//!
+//! # The argument
+//!
+//! An operation's stores to metadata are collected in a [`Record`](crate::record::Record), written to the next slot of the ring
+//! together with the write-back of what the *previous* operation stored in place, and one fence makes both durable. That
+//! fence is the commit. Then the stores are done in place, and nothing waits for them: either the next operation's fence
+//! makes them durable, or a crash comes first and the mount replays the record.
+//!
+//! So at any time at most one record ([`Ring`]'s `last`) is not known to be durable in place, and each record carries that
+//! fact as its floor. The write-back of `last` is issued by the CPU that fences, since a fence waits for its own CPU only.
+//!
+//! | rule | what it demands | held by |
+//! |---|---|---|
+//! | R1 | in-place stores only after the record's fence | only [`Tx<Committed>`] has `apply` |
+//! | R2 | a record counts only if all its lines arrived | tags and checksum, `record::decode` |
+//! | R3 | a slot is reused only when its targets are durable | `last` is one record; the ring has at least 16 slots |
+//! | R4 | blocks written directly are fenced before the record that publishes them | [`Tx::publish`] takes [`Durable`] |
+//! | R5 | a block freed by an operation is not reused within it | [`Freed`] comes only from [`Tx<Applied>`] or [`Unlinked`] |
+//! | R6 | a freed *metadata* block waits until the floor has passed its record | `space::Quarantined::free` |
+//! | R7 | replay in order | [`recover`] |
+//! | R8 | the next sequence number exceeds every tag, torn ones included | [`recover`] |
+//!
+//! Storing metadata before the commit does not compile:
+//!
+//! ```compile_fail,E0599
+//! # use fs::commit::{Media, Ring, RecordKind};
+//! # fn f<P: dax::pmem::Pmem>(media: &Media<P>, ring: &mut Ring) {
+//! let tx = ring.begin(RecordKind::Attributes);
+//! let _ = tx.apply(media); // no method `apply` on `Tx<Building>`
+//! # }
+//! ```
+//!
+//! nor does it between the stores of the record and its fence:
+//!
+//! ```compile_fail,E0599
+//! # use fs::commit::{Media, Ring, RecordKind};
+//! # fn f<P: dax::pmem::Pmem>(media: &Media<P>, ring: &mut Ring) {
+//! let tx = ring.begin(RecordKind::Attributes).seal(media);
+//! let _ = tx.apply(media); // no method `apply` on `Tx<InFlight>`
+//! # }
+//! ```
+//!
+//! In the right order it does:
+//!
+//! ```
+//! # use fs::commit::{Media, Ring, RecordKind};
+//! # fn f<P: dax::pmem::Pmem>(media: &Media<P>, ring: &mut Ring) {
+//! let tx = ring.begin(RecordKind::Attributes).seal(media).fence(media);
+//! let _ = tx.apply(media);
+//! # }
+//! ```
+
+mod fresh;
+mod media;
+mod recover;
+mod tx;
+
+pub use crate::record::{RecordFull, RecordKind};
+pub use fresh::{Class, Durable, Fresh, FreshSet, Freed, Run, SetFull, Unlinked};
+pub use media::{Media, MetaAddr};
+pub use recover::{RecoverError, Recovered, recover};
+pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};

@@ -1,0 +1,175 @@
+//! Recovery: what every mount does first.
+//!
+//! The newest whole record says up to where the media had got (its floor); the records after that floor are replayed in order
+//! (rule R7), made durable, and only then a new record is written. Replay is blind stores, so that doing it twice, or
+//! being cut off in it, changes nothing.
+//!
+//! A record that did not become whole is void, but its lines may still lie in the slot. The next sequence number exceeds
+//! every tag seen in any line (rule R8), else a leftover line and a line of its successor could look like one record. If the
+//! torn slot is the newest, the next record goes to that same slot: however often a mount is cut off, it never
+//! overwrites a whole record.
+
+use alloc::vec::Vec;
+
+use dax::pmem::{MediaError, Pmem};
+use mm::mem::OutOfMemory;
+use thiserror::Error;
+
+use super::{Media, RecordKind, Ring};
+use crate::layout::Geometry;
+use crate::record::{Found, RECORD_WORDS, Record, RecordFault, Slot, decode, highest_tag};
+
+/// Why the ring cannot be recovered from.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RecoverError {
+    /// The media could not be read.
+    #[error("record ring, slot {slot} at offset {offset:#x}: {source}")]
+    Media {
+        /// Slot number.
+        slot: u64,
+        /// Byte offset of the slot.
+        offset: u64,
+        /// What the region said.
+        source: MediaError,
+    },
+    /// A record that no version of this code writes.
+    #[error("record ring, slot {slot} at offset {offset:#x}: {fault}")]
+    Record {
+        /// Slot number.
+        slot: u64,
+        /// Byte offset of the slot.
+        offset: u64,
+        /// What is wrong.
+        fault: RecordFault,
+    },
+    /// Not one whole record, though mkfs writes the first.
+    #[error("record ring at offset {offset:#x}: no slot holds a whole record")]
+    Empty {
+        /// Byte offset of the ring.
+        offset: u64,
+    },
+    /// A record that must be replayed is missing between others.
+    #[error("record ring, offset {offset:#x}: record {seq} is needed and is not whole")]
+    Gap {
+        /// The missing sequence number.
+        seq: u64,
+        /// Byte offset of its slot.
+        offset: u64,
+    },
+    /// Something must be replayed and the region is read-only.
+    #[error("{records} records must be replayed, but the region is read-only (mount it writable once)")]
+    ReadOnly {
+        /// Records after the floor.
+        records: usize,
+    },
+    /// The list of records found no memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+/// A ring ready for use, and what was done.
+pub struct Recovered {
+    /// The ring.
+    pub ring: Ring,
+    /// Records replayed.
+    pub replayed: u32,
+    /// Slots with a torn record.
+    pub torn: u32,
+}
+
+/// All that the slots hold.
+pub(crate) struct Scan {
+    pub whole: Vec<Found>,
+    pub torn: u32,
+    pub highest: u64,
+}
+
+/// Reads every slot.
+pub(crate) fn scan<P: Pmem>(
+    media: &Media<P>,
+    g: &Geometry,
+    uuid: &[u8; 16],
+) -> Result<Scan, RecoverError> {
+    let mut scan = Scan {
+        whole: Vec::new(),
+        torn: 0,
+        highest: 0,
+    };
+    let slots = g.ring_slots() as usize;
+    scan.whole.try_reserve_exact(slots).map_err(|_| OutOfMemory)?;
+    for slot in 0..u64::from(g.ring_slots()) {
+        let offset = g.slot_off(slot);
+        let image: [u64; RECORD_WORDS] = media.words(offset).map_err(|source| {
+            RecoverError::Media { slot, offset, source }
+        })?;
+        match decode(&image, slot, g, uuid) {
+            Ok(Slot::Empty) => {}
+            Ok(Slot::Torn) => scan.torn += 1,
+            Ok(Slot::Whole(found)) => scan.whole.push(found),
+            Err(fault) => return Err(RecoverError::Record { slot, offset, fault }),
+        }
+        scan.highest = scan.highest.max(highest_tag(&image));
+    }
+    scan.whole.sort_unstable_by_key(|found| found.seq);
+    Ok(scan)
+}
+
+impl Scan {
+    /// The records to replay, in order: all after the floor of the newest, and none of them missing.
+    pub fn pending(&self, g: &Geometry) -> Result<&[Found], RecoverError> {
+        let offset = g.ring_off();
+        let newest = self.whole.last().ok_or(RecoverError::Empty { offset })?;
+        let from = self.whole.partition_point(|found| found.seq <= newest.floor);
+        let pending = &self.whole[from..];
+        for (seq, found) in (newest.floor + 1..).zip(pending) {
+            if found.seq != seq {
+                let offset = g.slot_off(seq);
+                return Err(RecoverError::Gap { seq, offset });
+            }
+        }
+        Ok(pending)
+    }
+
+    /// The next sequence number (rule R8), in the torn slot if the newest one is torn.
+    fn next(&self, g: &Geometry) -> u64 {
+        let newest = self.whole.last().map_or(0, |found| found.seq);
+        let step = if self.highest > newest { u64::from(g.ring_slots()) } else { 1 };
+        self.highest + step
+    }
+}
+
+/// Replays what the ring holds, and begins a new span of sequence numbers. A read-only region must have nothing to replay.
+pub fn recover<P: Pmem>(
+    media: &Media<P>,
+    g: &Geometry,
+    uuid: &[u8; 16],
+) -> Result<Recovered, RecoverError> {
+    let scan = scan(media, g, uuid)?;
+    let pending = scan.pending(g)?;
+    let stores = pending.iter().filter(|found| found.record.runs().next().is_some());
+    let records = stores.count();
+    let mut ring = Ring::resume(*g, *uuid, scan.next(g));
+    if media.pmem().writable() {
+        replay(media, pending);
+        let _ = ring.begin(RecordKind::Floor).commit(media);
+    } else if records > 0 {
+        return Err(RecoverError::ReadOnly { records });
+    }
+    Ok(Recovered {
+        ring,
+        replayed: records as u32,
+        torn: scan.torn,
+    })
+}
+
+/// Stores, flushes and fences. The records are in order.
+fn replay<P: Pmem>(media: &Media<P>, pending: &[Found]) {
+    let runs = || pending.iter().flat_map(|found| Record::runs(&found.record));
+    for (off, words) in runs() {
+        media.store_words(off, words);
+    }
+    for (off, words) in runs() {
+        media.flush_words(off, words.len());
+    }
+    media.fence();
+}

@@ -1,0 +1,208 @@
+//! The ring, and a transaction in its four states.
+
+use dax::pmem::Pmem;
+
+use super::{Durable, Media, MetaAddr, Run};
+use crate::layout::Geometry;
+use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind};
+
+/// The record ring of a mounted file system; whoever holds it mutably is the one writer of metadata.
+pub struct Ring {
+    geometry: Geometry,
+    uuid: [u8; 16],
+    /// The next sequence number.
+    next: u64,
+    /// All records up to this one are durable in place.
+    floor: u64,
+    /// The floor that a durable record carries: replay never begins at or below it.
+    passed: u64,
+    /// The newest record: applied, its in-place stores perhaps not yet durable.
+    last: Option<Record>,
+}
+
+/// Collecting stores; nothing has reached the media.
+pub struct Building(());
+/// The record is stored and its write-back started.
+pub struct InFlight(());
+/// The record is durable: the operation has happened, whatever comes.
+pub struct Committed(());
+/// The stores are done in place.
+pub struct Applied(());
+
+/// One operation on its way to the media.
+#[must_use = "a transaction does nothing until it is committed and applied"]
+pub struct Tx<'r, S> {
+    ring: &'r mut Ring,
+    record: Record,
+    seq: u64,
+    _state: S,
+}
+
+impl Ring {
+    /// A ring whose records up to `next - 1` are durable in place and will not be replayed beyond what they say themselves.
+    pub(super) const fn resume(geometry: Geometry, uuid: [u8; 16], next: u64) -> Self {
+        Self {
+            geometry,
+            uuid,
+            next,
+            floor: next - 1,
+            passed: 0,
+            last: None,
+        }
+    }
+
+    /// The ring of a file system that is being made.
+    pub(crate) const fn first(geometry: Geometry, uuid: [u8; 16]) -> Self {
+        Self::resume(geometry, uuid, 1)
+    }
+
+    /// The areas of the region.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The identity that every checksum carries.
+    #[must_use]
+    pub const fn uuid(&self) -> &[u8; 16] {
+        &self.uuid
+    }
+
+    /// No mount will replay a record up to this one (rule R6).
+    #[must_use]
+    pub const fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Begins an operation.
+    pub fn begin(&mut self, kind: RecordKind) -> Tx<'_, Building> {
+        let seq = self.next;
+        Tx {
+            ring: self,
+            record: Record::new(kind),
+            seq,
+            _state: Building(()),
+        }
+    }
+
+    /// Makes all that was applied durable in place, and says so in a record: afterwards [`Ring::passed`] covers every record
+    /// written before. Two fences.
+    pub fn checkpoint<P: Pmem>(&mut self, media: &Media<P>) {
+        self.flush_last(media);
+        media.fence();
+        self.last = None;
+        self.floor = self.next - 1;
+        let _ = self.begin(RecordKind::Floor).commit(media);
+    }
+
+    /// Makes what was applied durable in place, without a record. One fence, or none when nothing is pending.
+    pub fn settle<P: Pmem>(&mut self, media: &Media<P>) {
+        if self.last.is_some() {
+            self.flush_last(media);
+            media.fence();
+            self.last = None;
+            self.floor = self.next - 1;
+        }
+    }
+
+    fn flush_last<P: Pmem>(&self, media: &Media<P>) {
+        for (off, words) in self.last.iter().flat_map(Record::runs) {
+            media.flush_words(off, words.len());
+        }
+    }
+}
+
+impl<S> Tx<'_, S> {
+    /// The sequence number of its record.
+    #[must_use]
+    pub const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The areas of the region.
+    #[must_use]
+    pub const fn geometry(&self) -> &Geometry {
+        &self.ring.geometry
+    }
+
+    /// The identity that every checksum carries.
+    #[must_use]
+    pub const fn uuid(&self) -> &[u8; 16] {
+        &self.ring.uuid
+    }
+}
+
+impl<'r> Tx<'r, Building> {
+    /// Adds a store of `words` at `at`.
+    pub fn store(&mut self, at: MetaAddr, words: &[u64]) -> Result<(), RecordFull> {
+        self.record.push(at.offset(), words)
+    }
+
+    /// Words still free in the record.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.record.room()
+    }
+
+    /// Lets the record name a run: only what is durable may be named (rule R4).
+    ///
+    /// ```compile_fail,E0308
+    /// # use fs::commit::{Building, Fresh, Tx};
+    /// # fn f(tx: &mut Tx<'_, Building>, fresh: Fresh) {
+    /// let _ = tx.publish(fresh); // its content may still be in a cache
+    /// # }
+    /// ```
+    pub fn publish(&mut self, durable: Durable) -> Run {
+        durable.into_run()
+    }
+
+    /// Stores the record into its slot, each line's tag last, and starts the write-back: of the record, and of what the previous
+    /// record stored in place.
+    pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
+        let image = self.record.encode(self.seq, self.ring.floor, &self.ring.uuid);
+        let slot = self.ring.geometry.slot_off(self.seq);
+        media.store_words(slot, &image);
+        media.flush_words(slot, RECORD_WORDS);
+        self.ring.flush_last(media);
+        self.into_state(InFlight(()))
+    }
+
+    /// Seals, fences and applies.
+    pub fn commit<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Applied> {
+        self.seal(media).fence(media).apply(media)
+    }
+}
+
+impl<'r> Tx<'r, InFlight> {
+    /// The commit: after this fence the record is durable, and so is what the previous one stored in place.
+    pub fn fence<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Committed> {
+        media.fence();
+        self.ring.passed = self.ring.floor;
+        self.ring.floor = self.seq - 1;
+        self.ring.next = self.seq + 1;
+        self.ring.last = None;
+        self.into_state(Committed(()))
+    }
+}
+
+impl<'r> Tx<'r, Committed> {
+    /// Does the stores in place (rule R1: only here).
+    pub fn apply<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Applied> {
+        for (off, words) in self.record.runs() {
+            media.store_words(off, words);
+        }
+        self.ring.last = Some(self.record.clone());
+        self.into_state(Applied(()))
+    }
+}
+
+impl<'r, S> Tx<'r, S> {
+    fn into_state<T>(self, state: T) -> Tx<'r, T> {
+        Tx {
+            ring: self.ring,
+            record: self.record,
+            seq: self.seq,
+            _state: state,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The allocator: free runs by address, in two tiers that make three.
+//!
+//! Free space is kept as whole chunks of 2 MiB (runs of them, so that whole 1 GiB regions show), and as fragments of chunks that are
+//! broken already. Small requests take fragments first, then break a chunk outside any whole 1 GiB region, then any. Large
+//! requests take chunks in the colour of the file, so that the file can be mapped by large pages. Alignment is that of the
+//! guest-physical address, since that is what a page table sees.
+//!
+//! Under the commit lock; nothing here sleeps. Trees allocate small nodes: the caller passes `mm::mem::check_headroom` first.
+
+use alloc::collections::BTreeMap;
+
+use super::Free;
+use crate::commit::{Fresh, Run};
+use crate::layout::{Block, GIB_BLOCKS, MEGA_BLOCKS};
+
+/// Chunks of a 1 GiB region.
+const GIB_CHUNKS: u64 = GIB_BLOCKS / MEGA_BLOCKS;
+/// Candidates that a small request looks at before it takes what it has.
+const LOOKS: usize = 128;
+
+/// What a request would like.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Goal {
+    /// The block of the file that the run is for: its colour.
+    pub file_block: u64,
+    /// The block after the file's previous extent.
+    pub after: Option<Block>,
+}
+
+/// How much is free, and in what pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// Free blocks.
+    pub free: u64,
+    /// Free aligned 2 MiB chunks.
+    pub free_2m: u64,
+    /// Free aligned 1 GiB regions.
+    pub free_1g: u64,
+    /// Free fragments of broken chunks.
+    pub fragments: u64,
+}
+
+/// Free runs. Internally all places are frame numbers: block + `base`.
+#[derive(Debug)]
+pub struct Allocator {
+    base: u64,
+    /// Start → length of pieces that lie within one chunk and are not all of it. No two touch within a chunk.
+    fragments: BTreeMap<u64, u64>,
+    /// Chunk number → number of whole free chunks. No two runs touch.
+    chunks: BTreeMap<u64, u64>,
+    free: u64,
+    cursor: u64,
+}
+
+impl Allocator {
+    /// Nothing is free. `base` is the frame number of block 0.
+    #[must_use]
+    pub const fn new(base: u64) -> Self {
+        Self {
+            base,
+            fragments: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            free: 0,
+            cursor: 0,
+        }
+    }
+
+    /// Free blocks.
+    #[must_use]
+    pub const fn free(&self) -> u64 {
+        self.free
+    }
+
+    /// Counts what is free, by walking all of it.
+    #[must_use]
+    pub fn stats(&self) -> SpaceStats {
+        let whole = |(&chunk, &n): (&u64, &u64)| {
+            let first = chunk.next_multiple_of(GIB_CHUNKS);
+            ((chunk + n) / GIB_CHUNKS).saturating_sub(first / GIB_CHUNKS)
+        };
+        SpaceStats {
+            free: self.free,
+            free_2m: self.chunks.values().sum(),
+            free_1g: self.chunks.iter().map(whole).sum(),
+            fragments: self.fragments.len() as u64,
+        }
+    }
+
+    /// Takes blocks in.
+    pub fn give(&mut self, free: Free) {
+        let Run { block, len } = free.run();
+        self.free += len;
+        let (start, end) = (block + self.base, block + self.base + len);
+        let first = start.next_multiple_of(MEGA_BLOCKS).min(end);
+        let last = (end / MEGA_BLOCKS * MEGA_BLOCKS).max(first);
+        if start < first {
+            self.give_fragment(start, first - start);
+        }
+        if first < last {
+            self.give_chunks(first / MEGA_BLOCKS, (last - first) / MEGA_BLOCKS);
+        }
+        if last < end {
+            self.give_fragment(last, end - last);
+        }
+    }
+
+    fn give_fragment(&mut self, mut start: u64, mut len: u64) {
+        let chunk = start / MEGA_BLOCKS;
+        if let Some((&before, &n)) = self.fragments.range(..start).next_back()
+            && before + n == start
+            && before / MEGA_BLOCKS == chunk
+        {
+            self.fragments.remove(&before);
+            (start, len) = (before, n + len);
+        }
+        if (start + len) / MEGA_BLOCKS == chunk
+            && let Some(n) = self.fragments.remove(&(start + len))
+        {
+            len += n;
+        }
+        if len == MEGA_BLOCKS {
+            self.give_chunks(chunk, 1);
+        } else {
+            self.fragments.insert(start, len);
+        }
+    }
+
+    fn give_chunks(&mut self, mut chunk: u64, mut n: u64) {
+        if let Some((&before, &m)) = self.chunks.range(..chunk).next_back()
+            && before + m == chunk
+        {
+            self.chunks.remove(&before);
+            (chunk, n) = (before, m + n);
+        }
+        if let Some(m) = self.chunks.remove(&(chunk + n)) {
+            n += m;
+        }
+        self.chunks.insert(chunk, n);
+    }
+
+    /// Hands out up to `want` > 0 adjacent blocks; `None` when nothing at all is free.
+    pub fn take(&mut self, want: u64, goal: Goal) -> Option<Fresh> {
+        let colour = goal.file_block % MEGA_BLOCKS;
+        let (start, len) = if want >= MEGA_BLOCKS && colour == 0 {
+            self.take_chunks(want, goal).or_else(|| self.take_small(want, goal))
+        } else if want >= MEGA_BLOCKS {
+            // The head, up to where the next request can be a whole chunk.
+            self.take_small(MEGA_BLOCKS - colour, goal)
+        } else {
+            self.take_small(want, goal)
+        }?;
+        self.free -= len;
+        let block = start - self.base;
+        Some(Fresh::new(Run { block, len }))
+    }
+
+    /// Whole chunks for a request in colour 0: after the previous extent, else a whole 1 GiB region if that much is
+    /// wanted, else the longest run of those looked at.
+    fn take_chunks(&mut self, want: u64, goal: Goal) -> Option<(u64, u64)> {
+        let need = want / MEGA_BLOCKS;
+        let after = goal.after.map(|block| (block + self.base) / MEGA_BLOCKS);
+        let follows = after.filter(|chunk| {
+            goal.after.is_some_and(|b| (b + self.base).is_multiple_of(MEGA_BLOCKS)) && self.chunks.contains_key(chunk)
+        });
+        let gib = || {
+            let huge = need >= GIB_CHUNKS && goal.file_block.is_multiple_of(GIB_BLOCKS);
+            if huge { self.first_gib() } else { None }
+        };
+        let chunk = follows.or_else(gib).or_else(|| self.longest())?;
+        let len = self.cut_chunks(chunk, need);
+        Some((chunk * MEGA_BLOCKS, len * MEGA_BLOCKS))
+    }
+
+    fn first_gib(&self) -> Option<u64> {
+        self.chunks.iter().find_map(|(&chunk, &n)| {
+            let first = chunk.next_multiple_of(GIB_CHUNKS);
+            (first + GIB_CHUNKS <= chunk + n).then_some(first)
+        })
+    }
+
+    fn longest(&self) -> Option<u64> {
+        let runs = self.chunks.iter().take(LOOKS);
+        runs.max_by_key(|(_, n)| **n).map(|(chunk, _)| *chunk)
+    }
+
+    /// Takes up to `need` chunks from `chunk` on, which is free; returns how many.
+    fn cut_chunks(&mut self, chunk: u64, need: u64) -> u64 {
+        let Some((&start, &n)) = self.chunks.range(..=chunk).next_back() else {
+            return 0;
+        };
+        let got = need.min(start + n - chunk);
+        self.chunks.remove(&start);
+        if start < chunk {
+            self.chunks.insert(start, chunk - start);
+        }
+        if chunk + got < start + n {
+            self.chunks.insert(chunk + got, start + n - chunk - got);
+        }
+        got
+    }
+
+    fn take_small(&mut self, want: u64, goal: Goal) -> Option<(u64, u64)> {
+        let want = want.min(MEGA_BLOCKS);
+        if let Some(after) = goal.after.map(|block| block + self.base) {
+            if self.fragments.contains_key(&after) {
+                return Some(self.cut_fragment(after, want));
+            }
+            if after.is_multiple_of(MEGA_BLOCKS) && self.has_chunk(after / MEGA_BLOCKS) {
+                return Some(self.break_chunk(after / MEGA_BLOCKS, want));
+            }
+        }
+        if let Some(start) = self.fitting(want) {
+            return Some(self.cut_fragment(start, want));
+        }
+        if let Some(chunk) = self.chunk_to_break() {
+            return Some(self.break_chunk(chunk, want));
+        }
+        let largest = self.fragments.iter().max_by_key(|(_, n)| **n);
+        let start = *largest?.0;
+        Some(self.cut_fragment(start, want))
+    }
+
+    fn has_chunk(&self, chunk: u64) -> bool {
+        let run = self.chunks.range(..=chunk).next_back();
+        run.is_some_and(|(start, n)| chunk < start + n)
+    }
+
+    /// A fragment of at least `want`, near where the last one was found.
+    fn fitting(&self, want: u64) -> Option<u64> {
+        let from_cursor = self.fragments.range(self.cursor..);
+        let around = from_cursor.chain(self.fragments.range(..self.cursor));
+        let mut fits = around.take(LOOKS).filter(|(_, n)| **n >= want);
+        fits.next().map(|(start, _)| *start)
+    }
+
+    /// Takes up to `want` from the front of the fragment at `start`.
+    fn cut_fragment(&mut self, start: u64, want: u64) -> (u64, u64) {
+        let n = self.fragments.remove(&start).unwrap_or(0);
+        let got = want.min(n);
+        if got < n {
+            self.fragments.insert(start + got, n - got);
+        }
+        self.cursor = start;
+        (start, got)
+    }
+
+    /// A chunk outside any whole free 1 GiB region, else the first.
+    fn chunk_to_break(&self) -> Option<u64> {
+        let outside = |(&chunk, &n): (&u64, &u64)| {
+            let whole = chunk.is_multiple_of(GIB_CHUNKS) && n >= GIB_CHUNKS;
+            (!whole).then_some(chunk)
+        };
+        let looked = self.chunks.iter().take(LOOKS).find_map(outside);
+        looked.or_else(|| self.chunks.keys().next().copied())
+    }
+
+    fn break_chunk(&mut self, chunk: u64, want: u64) -> (u64, u64) {
+        self.cut_chunks(chunk, 1);
+        let start = chunk * MEGA_BLOCKS;
+        if want < MEGA_BLOCKS {
+            self.fragments.insert(start + want, MEGA_BLOCKS - want);
+        }
+        self.cursor = start;
+        (start, want)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn all(base: u64, from: u64, len: u64) -> Allocator {
+        let mut space = Allocator::new(base);
+        space.give(Free::derived(Run { block: from, len }));
+        space
+    }
+
+    #[test]
+    fn large_requests_are_aligned_by_physical_address() {
+        let mut space = all(100, 7, 1 << 20);
+        let goal = Goal::default();
+        let run = space.take(1024, goal).expect("room").run();
+        assert_eq!(((run.block + 100) % 512, run.len), (0, 1024));
+        let huge = space.take(GIB_BLOCKS, goal).expect("room").run();
+        assert_eq!(((huge.block + 100) % GIB_BLOCKS, huge.len), (0, GIB_BLOCKS));
+    }
+
+    #[test]
+    fn a_request_out_of_colour_gets_its_head_first() {
+        let mut space = all(0, 0, 8192);
+        let goal = Goal { file_block: 500, after: None };
+        assert_eq!(space.take(2000, goal).expect("room").run().len, 12);
+    }
+
+    #[test]
+    fn small_requests_leave_whole_gibibytes_whole() {
+        let mut space = all(0, 512, 3 * GIB_BLOCKS);
+        for _ in 0..500 * 512 {
+            let _ = space.take(1, Goal::default()).expect("room");
+        }
+        assert_eq!(space.stats().free_1g, 2);
+    }
+
+    #[test]
+    fn an_extent_grows_where_it_ends() {
+        let mut space = all(0, 512, 4096);
+        let mut after = None;
+        let mut first = None;
+        for file_block in 0..1500 {
+            let run = space.take(1, Goal { file_block, after }).expect("room").run();
+            let start = *first.get_or_insert(run.block);
+            assert_eq!(run.block, start + file_block);
+            after = Some(run.end());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        /// Against a set of blocks: nothing handed out twice, nothing lost, and all of it one run again at the end.
+        #[test]
+        fn hands_out_each_block_once(
+            base in 0u64..2000, from in 0u64..1000, len in 1u64..6000,
+            steps in prop::collection::vec((any::<bool>(), 1u64..1500, any::<prop::sample::Index>()), 1..80),
+        ) {
+            let mut space = all(base, from, len);
+            let fresh_state = format!("{:?}{:?}", space.fragments, space.chunks);
+            let mut free: BTreeSet<u64> = (from..from + len).collect();
+            let mut out: Vec<Fresh> = Vec::new();
+            for (take, want, index) in steps {
+                if take {
+                    let after = out.last().map(|f| f.run().end());
+                    let Some(fresh) = space.take(want, Goal { file_block: want, after }) else {
+                        prop_assert!(free.is_empty());
+                        continue;
+                    };
+                    let run = fresh.run();
+                    prop_assert!(run.len > 0 && run.len <= want);
+                    for block in run.block..run.end() {
+                        prop_assert!(free.remove(&block), "block {} handed out twice", block);
+                    }
+                    out.push(fresh);
+                } else if !out.is_empty() {
+                    let fresh = out.swap_remove(index.index(out.len()));
+                    free.extend(fresh.run().block..fresh.run().end());
+                    space.give(Free::unpublished(fresh));
+                }
+                prop_assert_eq!(space.free(), free.len() as u64);
+            }
+            for fresh in out {
+                space.give(Free::unpublished(fresh));
+            }
+            prop_assert_eq!(format!("{:?}{:?}", space.fragments, space.chunks), fresh_state);
+        }
+    }
+}
