@@ -127,7 +127,7 @@ pub enum InodeFault {
 
 /// An inode as read: attributes and the raw words of its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inode {
+pub struct InodeImage {
     /// The attributes.
     pub core: Core,
     /// Lines 1 to 3; the first `core.entries` count (all of it for a symbolic link of `core.size` bytes).
@@ -181,7 +181,7 @@ impl Core {
     }
 }
 
-impl Inode {
+impl InodeImage {
     /// Words of the body that the checksum covers: the entries in use, or the text of a symbolic link.
     fn body_words(core: &Core) -> usize {
         match core.kind() {

@@ -25,6 +25,8 @@ pub struct Goal {
     pub file_block: u64,
     /// The block after the file's previous extent.
     pub after: Option<Block>,
+    /// Blocks that the file will ask for in all from here on; decides which tier the run comes from.
+    pub total: u64,
 }
 
 /// How much is free, and in what pieces.
@@ -163,7 +165,7 @@ impl Allocator {
             goal.after.is_some_and(|b| (b + self.base).is_multiple_of(MEGA_BLOCKS)) && self.chunks.contains_key(chunk)
         });
         let gib = || {
-            let huge = need >= GIB_CHUNKS && goal.file_block.is_multiple_of(GIB_BLOCKS);
+            let huge = goal.total.max(want) >= GIB_BLOCKS && goal.file_block.is_multiple_of(GIB_BLOCKS);
             if huge { self.first_gib() } else { None }
         };
         let chunk = follows.or_else(gib).or_else(|| self.longest())?;
@@ -290,7 +292,7 @@ mod tests {
     #[test]
     fn a_request_out_of_colour_gets_its_head_first() {
         let mut space = all(0, 0, 8192);
-        let goal = Goal { file_block: 500, after: None };
+        let goal = Goal { file_block: 500, ..Goal::default() };
         assert_eq!(space.take(2000, goal).expect("room").run().len, 12);
     }
 
@@ -309,7 +311,7 @@ mod tests {
         let mut after = None;
         let mut first = None;
         for file_block in 0..1500 {
-            let run = space.take(1, Goal { file_block, after }).expect("room").run();
+            let run = space.take(1, Goal { file_block, after, total: 0 }).expect("room").run();
             let start = *first.get_or_insert(run.block);
             assert_eq!(run.block, start + file_block);
             after = Some(run.end());
@@ -331,7 +333,7 @@ mod tests {
             for (take, want, index) in steps {
                 if take {
                     let after = out.last().map(|f| f.run().end());
-                    let Some(fresh) = space.take(want, Goal { file_block: want, after }) else {
+                    let Some(fresh) = space.take(want, Goal { file_block: want, after, total: 0 }) else {
                         prop_assert!(free.is_empty());
                         continue;
                     };

@@ -1,0 +1,322 @@
+//! A directory in memory: where each name is, and which slots are free.
+//!
+//! The index holds hashes and slots, not names: a name is compared with what stands on the media. It is built at the first
+//! lookup, changed only under the commit lock, and read under the inode's spin lock.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use dax::pmem::Pmem;
+use mm::mem::{OutOfMemory, check_headroom};
+
+use crate::commit::MetaAddr;
+use crate::extents::{ExtentMap, Spot};
+use crate::layout::{
+    Block, DENTRY_SIZE, Dentry, HEAD_NAME, Ino, Kind, NAME_MAX, TAIL_NAME, name_hash, slots_for,
+};
+use crate::media_inode::{Corrupt, DentryFault, Ground, LoadError};
+
+/// Slots of a block: one bit each of a word.
+pub const SLOTS: u32 = 64;
+
+/// A name that may stand in a directory: 1 to 255 bytes, no `/`, no zero byte, not `.` or `..`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name<'a>(&'a [u8]);
+
+/// Why bytes are no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// More than 255 bytes.
+    #[error("the name has {0} bytes, but 255 is the most")]
+    TooLong(usize),
+    /// Empty, `.`, `..`, or with a `/` or a zero byte in it.
+    #[error("not a name that can be made or removed")]
+    Invalid,
+}
+
+impl<'a> Name<'a> {
+    /// Checks a name.
+    pub fn new(name: &'a [u8]) -> Result<Self, NameError> {
+        if name.len() > NAME_MAX {
+            return Err(NameError::TooLong(name.len()));
+        }
+        let special = matches!(name, b"" | b"." | b"..");
+        if special || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+            return Err(NameError::Invalid);
+        }
+        Ok(Self(name))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Slots that it takes.
+    #[must_use]
+    pub const fn slots(self) -> u32 {
+        slots_for(self.0.len()) as u32
+    }
+}
+
+/// A whole name, copied out of a directory.
+#[derive(Clone, Copy)]
+pub struct NameBuf {
+    bytes: [u8; NAME_MAX],
+    len: u8,
+}
+
+impl NameBuf {
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// An entry as `readdir` gives it.
+#[derive(Clone, Copy)]
+pub struct DirEntry {
+    /// The inode.
+    pub ino: Ino,
+    /// What it is.
+    pub kind: Kind,
+    /// Where to go on after this entry; stable while the entry exists.
+    pub cookie: u64,
+    /// The name.
+    pub name: NameBuf,
+}
+
+/// A live entry: where it is, and what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Slot of the head, in the directory.
+    pub slot: u32,
+    /// The inode.
+    pub ino: Ino,
+    /// Its kind.
+    pub kind: Kind,
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub struct DirIndex {
+    names: BTreeMap<(u32, u32), (Ino, Kind)>,
+    /// One word a block, one bit a slot in use.
+    used: Vec<u64>,
+    /// No block before this one has a free slot.
+    hint: usize,
+}
+
+/// A directory on the media: its number, and its blocks.
+pub struct Dir<'a, P> {
+    /// The file system.
+    pub ground: Ground<'a, P>,
+    /// The directory.
+    pub ino: Ino,
+    /// Its blocks.
+    pub map: &'a ExtentMap,
+}
+
+impl<P> Clone for Dir<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Dir<'_, P> {}
+
+impl<P: Pmem> Dir<'_, P> {
+    /// The block of the region that holds slot `slot`.
+    pub fn block_of(&self, slot: u32) -> Result<Block, Corrupt> {
+        let block = u64::from(slot / SLOTS);
+        match self.map.at(block) {
+            Spot::Extent(extent) if !extent.unwritten => Ok(extent.phys),
+            _ => Err(Corrupt::DirHole { dir: self.ino, block }),
+        }
+    }
+
+    /// The address of word `word` of slot `slot`.
+    pub fn addr(&self, slot: u32, word: u64) -> Result<MetaAddr, Corrupt> {
+        let block = self.block_of(slot)?;
+        Ok(MetaAddr::dentry(block, u64::from(slot % SLOTS), word))
+    }
+
+    fn words(&self, slot: u32) -> Result<([u64; 8], u64), Corrupt> {
+        let offset = self.addr(slot, 0)?.offset();
+        let dir = self.ino;
+        let words = self.ground.media.words(offset);
+        let words = words.map_err(|source| Corrupt::DentryMedia { dir, slot, offset, source })?;
+        Ok((words, offset))
+    }
+
+    /// Reads the entry whose head is in `slot`, whole, without checking sums; `None`: the slot is free.
+    fn raw(&self, slot: u32) -> Result<Option<(Dentry, u32, NameBuf, u64)>, Corrupt> {
+        let (words, offset) = self.words(slot)?;
+        if words[0] == 0 {
+            return Ok(None);
+        }
+        let dir = self.ino;
+        let wrong = |fault| Corrupt::Dentry { dir, slot, offset, fault };
+        let (dentry, sum) = Dentry::decode(&words).ok_or(wrong(DentryFault::Head))?;
+        let len = usize::from(dentry.len);
+        if slot % SLOTS + slots_for(len) as u32 > SLOTS {
+            return Err(wrong(DentryFault::Tail));
+        }
+        let mut name = NameBuf { bytes: [0; NAME_MAX], len: dentry.len };
+        let head = len.min(HEAD_NAME);
+        name.bytes[..head].copy_from_slice(&Dentry::head_name(&words)[..head]);
+        for (tail, part) in (1..).zip(name.bytes[head..len].chunks_mut(TAIL_NAME)) {
+            let from = offset + tail * DENTRY_SIZE + 8;
+            let read = self.ground.media.read(from, part);
+            read.map_err(|source| Corrupt::DentryMedia { dir, slot, offset: from, source })?;
+        }
+        Ok(Some((dentry, sum, name, offset)))
+    }
+
+    /// Reads the entry whose head is in `slot` and checks it; `None`: the slot is free.
+    pub fn entry(&self, slot: u32) -> Result<Option<(Dentry, NameBuf)>, Corrupt> {
+        let Some((dentry, found, name, offset)) = self.raw(slot)? else {
+            return Ok(None);
+        };
+        let dir = self.ino;
+        let wrong = |fault| Corrupt::Dentry { dir, slot, offset, fault };
+        let expected = dentry.checksum(self.ground.uuid, dir, name.as_bytes());
+        if found != expected {
+            return Err(wrong(DentryFault::Checksum { found, expected }));
+        }
+        let (found, expected) = (dentry.hash, name_hash(name.as_bytes()));
+        if found != expected {
+            return Err(wrong(DentryFault::Hash { found, expected }));
+        }
+        if dentry.ino >= self.ground.geometry.inodes() {
+            return Err(wrong(DentryFault::Dangling(dentry.ino)));
+        }
+        Ok(Some((dentry, name)))
+    }
+
+    /// Whether the entry in `slot` has this name.
+    fn is_named(&self, slot: u32, name: Name<'_>) -> Result<bool, Corrupt> {
+        let entry = self.raw(slot)?;
+        Ok(entry.is_some_and(|(_, _, found, _)| found.as_bytes() == name.bytes()))
+    }
+
+    /// Reads all of it. `blocks` is its size in blocks.
+    pub fn index(&self, blocks: u64) -> Result<DirIndex, LoadError> {
+        let mut index = DirIndex::default();
+        let blocks = usize::try_from(blocks).map_err(|_| OutOfMemory)?;
+        // A directory cannot have more blocks than it has storage for; an impossible size must not ask for memory.
+        if blocks as u64 > self.map.blocks() {
+            let block = self.map.blocks();
+            return Err(Corrupt::DirHole { dir: self.ino, block }.into());
+        }
+        index.grow(blocks)?;
+        let mut slot = 0;
+        while (slot / SLOTS) < blocks as u32 {
+            if slot % SLOTS == 0 {
+                check_headroom()?;
+            }
+            let Some((dentry, _)) = self.entry(slot)? else {
+                slot += 1;
+                continue;
+            };
+            index.insert(slot, dentry.hash, dentry.len.into(), (dentry.ino, dentry.kind));
+            slot += slots_for(dentry.len.into()) as u32;
+        }
+        Ok(index)
+    }
+}
+
+impl DirIndex {
+    /// Entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether it holds no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// Blocks that it covers.
+    #[must_use]
+    pub const fn blocks(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Makes it cover `blocks` blocks.
+    pub fn grow(&mut self, blocks: usize) -> Result<(), OutOfMemory> {
+        let more = blocks.saturating_sub(self.used.len());
+        self.used.try_reserve(more).map_err(|_| OutOfMemory)?;
+        self.used.resize(blocks.max(self.used.len()), 0);
+        Ok(())
+    }
+
+    /// Finds a name.
+    pub fn find<P: Pmem>(&self, dir: &Dir<'_, P>, name: Name<'_>) -> Result<Option<Found>, Corrupt> {
+        let hash = name_hash(name.bytes());
+        for (&(_, slot), &(ino, kind)) in self.names.range((hash, 0)..=(hash, u32::MAX)) {
+            if dir.is_named(slot, name)? {
+                return Ok(Some(Found { slot, ino, kind }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first of `n` free slots in a row, within one block.
+    pub fn vacancy(&mut self, n: u32) -> Option<u32> {
+        while self.used.get(self.hint).is_some_and(|word| *word == u64::MAX) {
+            self.hint += 1;
+        }
+        let fits = |word: &u64| {
+            let runs = (1..n).fold(!*word, |runs, _| runs & runs >> 1);
+            (runs != 0).then(|| runs.trailing_zeros())
+        };
+        let mut blocks = self.used.iter().enumerate().skip(self.hint);
+        blocks.find_map(|(block, word)| fits(word).map(|bit| block as u32 * SLOTS + bit))
+    }
+
+    fn mask(slot: u32, name_len: usize) -> u64 {
+        let n = slots_for(name_len) as u32;
+        ((1u64 << n) - 1) << (slot % SLOTS)
+    }
+
+    /// Notes a new entry, or a new inode behind an old one.
+    pub fn insert(&mut self, slot: u32, hash: u32, name_len: usize, names: (Ino, Kind)) {
+        self.used[(slot / SLOTS) as usize] |= Self::mask(slot, name_len);
+        self.names.insert((hash, slot), names);
+    }
+
+    /// Forgets an entry.
+    pub fn remove(&mut self, slot: u32, name: Name<'_>) {
+        let block = (slot / SLOTS) as usize;
+        self.used[block] &= !Self::mask(slot, name.bytes().len());
+        self.hint = self.hint.min(block);
+        self.names.remove(&(name_hash(name.bytes()), slot));
+    }
+
+    /// The first entry at or after `slot`.
+    pub fn next<P: Pmem>(&self, dir: &Dir<'_, P>, slot: u32) -> Result<Option<DirEntry>, Corrupt> {
+        let mut at = slot;
+        while (at / SLOTS) < self.used.len() as u32 {
+            let rest = self.used[(at / SLOTS) as usize] >> (at % SLOTS);
+            if rest == 0 {
+                at = (at / SLOTS + 1) * SLOTS;
+                continue;
+            }
+            at += rest.trailing_zeros();
+            if let Some((dentry, name)) = dir.entry(at)? {
+                let n = slots_for(dentry.len.into()) as u32;
+                let cookie = u64::from(at + n);
+                let (ino, kind) = (dentry.ino, dentry.kind);
+                return Ok(Some(DirEntry { ino, kind, cookie, name }));
+            }
+            // A tail of an entry before `slot`.
+            at += 1;
+        }
+        Ok(None)
+    }
+}
