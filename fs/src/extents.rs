@@ -47,6 +47,12 @@ impl ExtentMap {
         Ok(Self { list })
     }
 
+    /// A map of extents that are sorted and do not overlap.
+    #[must_use]
+    pub(crate) const fn from_sorted(list: Vec<Extent>) -> Self {
+        Self { list }
+    }
+
     /// All extents in order.
     #[must_use]
     pub fn as_slice(&self) -> &[Extent] {

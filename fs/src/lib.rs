@@ -1,17 +1,43 @@
 //! A tiny extent file system on persistent memory.
+//!
+//! - [`layout`]: what stands on the media.
+//! - [`commit`]: how metadata changes: one redo record, one fence, then in place. Rules R1 to R8.
+//! - [`space`]: free space, derived at mount; the quarantine between a file and the allocator.
+//! - [`Fs`], [`Inode`]: a mounted file system and its files, which are mapped through the DAX layer.
+//! - [`mkfs()`]: making one.
+//!
+//! Generic over [`Pmem`](dax::pmem::Pmem), it is the same code in the kernel, in host tools and under the crash explorer.
 
 #![cfg_attr(target_os = "none", no_std)]
 
 extern crate alloc;
 
+mod api;
+mod change;
 pub mod commit;
+mod cut;
 pub mod dir;
+pub mod error;
 pub mod extents;
+mod file;
+mod fs;
+mod inode;
+mod inodes;
 pub mod layout;
 pub mod media_inode;
 mod mkfs;
+mod names;
 mod record;
+mod rename;
+mod shared;
 pub mod space;
 mod superblock;
 
+pub use api::CreateSizedError;
+pub use cut::TruncateReport;
+pub use file::{Fill, MAX_SIZE};
+pub use fs::{Fs, MountReport, StatFs};
+pub use inode::{Content, Inode, Stat};
+pub use layout::{BLOCK_SIZE, Ino, Kind, ROOT};
 pub use mkfs::{MkfsError, MkfsOptions, MkfsReport, mkfs};
+pub use shared::Backing;

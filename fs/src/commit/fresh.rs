@@ -7,7 +7,6 @@
 use arrayvec::ArrayVec;
 use dax::layout::Idle;
 use dax::pmem::Pmem;
-use thiserror::Error;
 
 use super::{Applied, Media, Tx};
 use crate::layout::{BLOCK_SIZE, Block, Ino};
@@ -38,6 +37,9 @@ pub enum Class {
     Meta,
 }
 
+/// New runs of one operation: its data, and every leaf of a file.
+const SET: usize = 14;
+
 /// Blocks that belong to nobody yet: this holder may write them, no record names them.
 ///
 /// Dropped without being published or abandoned they are lost until the next mount.
@@ -66,11 +68,6 @@ pub struct Unlinked {
     ino: Ino,
     seq: u64,
 }
-
-/// More fresh runs than one operation may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("more new runs than one operation holds")]
-pub struct SetFull;
 
 impl Fresh {
     /// By the allocator only.
@@ -103,36 +100,54 @@ impl Fresh {
     }
 }
 
-/// The fresh runs of one operation, made durable by one fence.
+/// The fresh runs of one operation, made durable by one fence; and whether it wrote in place besides.
 #[derive(Debug, Default)]
 #[must_use = "make it durable, or abandon it"]
-pub struct FreshSet(ArrayVec<Fresh, 4>);
+pub struct FreshSet {
+    runs: ArrayVec<Fresh, SET>,
+    in_place: bool,
+}
 
 impl FreshSet {
     /// No runs.
     pub const fn new() -> Self {
-        Self(ArrayVec::new_const())
+        Self {
+            runs: ArrayVec::new_const(),
+            in_place: false,
+        }
+    }
+
+    /// A set of one run.
+    pub fn of(fresh: Fresh) -> Self {
+        let mut this = Self::new();
+        this.runs.push(fresh);
+        this
+    }
+
+    /// No runs, but data was written in place that must be durable before the record.
+    pub const fn written_in_place() -> Self {
+        Self {
+            runs: ArrayVec::new_const(),
+            in_place: true,
+        }
     }
 
     /// Adds a run; a full set gives it back.
     pub fn add(&mut self, fresh: Fresh) -> Result<(), Fresh> {
-        self.0.try_push(fresh).map_err(|full| full.element())
-    }
-
-    /// The runs.
-    pub fn runs(&self) -> impl Iterator<Item = Run> {
-        self.0.iter().map(|fresh| fresh.0)
+        self.runs.try_push(fresh).map_err(|full| full.element())
     }
 
     /// Takes the runs out again, unpublished.
     pub fn abandon(self) -> impl Iterator<Item = Fresh> {
-        self.0.into_iter()
+        self.runs.into_iter()
     }
 
-    /// Fences: what was written to the runs (and all else that this CPU wrote) is durable.
-    pub fn fence<P: Pmem>(self, media: &Media<P>) -> ArrayVec<Durable, 4> {
-        media.fence();
-        self.0.into_iter().map(|fresh| Durable(fresh.0)).collect()
+    /// Fences, unless nothing was written: what was written to the runs (and all else that this CPU wrote) is durable.
+    pub fn fence<P: Pmem>(self, media: &Media<P>) -> ArrayVec<Durable, SET> {
+        if self.in_place || !self.runs.is_empty() {
+            media.fence();
+        }
+        self.runs.into_iter().map(|fresh| Durable(fresh.0)).collect()
     }
 }
 

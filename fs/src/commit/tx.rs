@@ -206,3 +206,25 @@ impl<'r, S> Tx<'r, S> {
         }
     }
 }
+
+impl Ring {
+    /// Initialises inodes `from..to` of the table, and commits `word` to the state block. Two fences.
+    ///
+    /// Direct stores to metadata are sound here and only here: no record can have targeted inodes that were never initialised.
+    pub(crate) fn grow_table<P: Pmem>(
+        &mut self,
+        media: &Media<P>,
+        from: u32,
+        to: u32,
+        word: u64,
+    ) -> Result<(), RecordFull> {
+        let (start, end) = (self.geometry.inode_off(from), self.geometry.inode_off(to));
+        media.pmem().zero_nt(start, end - start);
+        media.fence();
+        let at = MetaAddr::state(&self.geometry);
+        let mut tx = self.begin(RecordKind::Table);
+        tx.store(at, &[word])?;
+        let _ = tx.commit(media);
+        Ok(())
+    }
+}

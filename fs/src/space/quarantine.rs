@@ -75,6 +75,8 @@ impl Quarantined {
 pub struct Quarantine {
     waiting: VecDeque<Quarantined>,
     blocks: u64,
+    /// Calls of `push` that somebody has made room for.
+    promised: usize,
 }
 
 impl Quarantine {
@@ -84,17 +86,22 @@ impl Quarantine {
         Self {
             waiting: VecDeque::new(),
             blocks: 0,
+            promised: 0,
         }
     }
 
     /// Makes room, so that the next `runs` calls of [`Quarantine::push`] allocate nothing.
     pub fn reserve(&mut self, runs: usize) -> Result<(), OutOfMemory> {
         // A split makes three of one.
-        self.waiting.try_reserve(runs + 2).map_err(|_| OutOfMemory)
+        let room = self.waiting.try_reserve(self.promised + runs + 2);
+        room.map_err(|_| OutOfMemory)?;
+        self.promised += runs;
+        Ok(())
     }
 
     /// Takes a freed run in.
     pub fn push(&mut self, freed: Freed) {
+        self.promised = self.promised.saturating_sub(1);
         self.blocks += freed.run.len;
         self.waiting.push_back(Quarantined::new(freed));
     }
@@ -114,6 +121,9 @@ impl Quarantine {
         mut give: impl FnMut(Free),
     ) -> bool {
         let mut any = false;
+        if self.waiting.try_reserve(self.promised + 2).is_err() {
+            return false;
+        }
         for _ in 0..most.min(self.waiting.len()) {
             let Some(first) = self.waiting.pop_front() else {
                 break;

@@ -1,0 +1,206 @@
+//! Taking storage away: truncate, punch, and the end of an orphan.
+//!
+//! The order, which is the reason why this project exists:
+//!
+//! 1. `break_layouts` answers with an [`Idle`]: no page of the range is mapped or pinned, and none can become so.
+//! 2. One record commits the new size and extents. From here on a crash finds the file cut.
+//! 3. The entries of the pages are deleted, with the `Idle`.
+//! 4. The blocks go into quarantine, with the `Idle`; from there to the allocator when nothing speaks against it.
+//! 5. The rest of the last block is zeroed. A crash before that leaves old bytes behind the end of the file, where nobody sees
+//!    them; whoever moves the end outwards zeroes them first.
+//!
+//! Without the `Idle` step 3 and 4 do not compile. Whoever does not wait, or not long enough, changes nothing.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use dax::layout::{BreakReport, How, Idle, break_layouts};
+use dax::pmem::Pmem;
+use mm::mem::{OutOfMemory, check_headroom};
+
+use crate::commit::{Freed, FreshSet, Run, Unlinked};
+use crate::error::{ChangeError, TruncateError};
+use crate::extents::Spot;
+use crate::file::MAX_SIZE;
+use crate::inode::{Content, Inode, blocks_for};
+use crate::layout::{BLOCK_SIZE, Core, Extent, Kind};
+use crate::shared::State;
+
+/// The page after the last one that a file can have.
+pub(crate) const PAGES_END: u64 = MAX_SIZE / BLOCK_SIZE;
+
+/// What a truncate or punch did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TruncateReport {
+    /// How often it found a page held and started again.
+    pub retries: u32,
+    /// How long it waited, holding no lock, in microseconds.
+    pub waited_us: u64,
+    /// Blocks that it took out of the file.
+    pub freed_blocks: u64,
+}
+
+impl<P: Pmem> Inode<P> {
+    /// Makes the file `size` bytes long. A shorter file waits (as `how` says) until no page behind the new end is held; while it
+    /// waits it holds no lock. `report` counts, and tells its observer each step.
+    pub(crate) fn truncate(
+        &self,
+        size: u64,
+        how: How<'_>,
+        report: &mut BreakReport<'_>,
+    ) -> Result<TruncateReport, TruncateError> {
+        self.cuttable(size)?;
+        let pages = blocks_for(size)..PAGES_END;
+        let mut idle = break_layouts(&self.content, &self.mapping, pages.clone(), how, report)?;
+        let now = self.shared.now();
+        let change = |core: &mut Core| {
+            core.size = size;
+            (core.mtime, core.ctime) = (now, now);
+        };
+        let freed_blocks = if size < self.stat().size {
+            let freed = self.cut(&mut idle, pages, change)?;
+            self.zero_behind(size);
+            freed
+        } else {
+            // Storage behind the end may exist (fallocate); it stays.
+            self.extend(size)?;
+            0
+        };
+        Ok(TruncateReport {
+            retries: report.retries,
+            waited_us: report.waited_us,
+            freed_blocks,
+        })
+    }
+
+    /// Makes bytes `off..off + len` a hole, whole blocks without storage and the edges zeroed. The size stays.
+    pub(crate) fn punch(
+        &self,
+        off: u64,
+        len: u64,
+        how: How<'_>,
+        report: &mut BreakReport<'_>,
+    ) -> Result<TruncateReport, TruncateError> {
+        let end = off.checked_add(len).ok_or(TruncateError::FileTooBig)?;
+        self.cuttable(off)?;
+        let end = end.min(self.stat().size.next_multiple_of(BLOCK_SIZE));
+        let pages = blocks_for(off)..(end / BLOCK_SIZE).max(blocks_for(off));
+        let mut idle = break_layouts(&self.content, &self.mapping, pages.clone(), how, report)?;
+        let now = self.shared.now();
+        let freed_blocks = self.cut(&mut idle, pages.clone(), |core| (core.mtime, core.ctime) = (now, now))?;
+        self.zero_edges(off, end, &pages);
+        Ok(TruncateReport {
+            retries: report.retries,
+            waited_us: report.waited_us,
+            freed_blocks,
+        })
+    }
+
+    fn cuttable(&self, size: u64) -> Result<(), TruncateError> {
+        if self.kind() != Kind::File {
+            return Err(TruncateError::NotFile);
+        }
+        if size > MAX_SIZE {
+            return Err(TruncateError::FileTooBig);
+        }
+        check_headroom()?;
+        Ok(self.shared.writable()?)
+    }
+
+    /// Steps 2 to 4 for the pages that `idle` covers; returns how many blocks went.
+    fn cut(
+        &self,
+        idle: &mut Idle<'_, Content>,
+        pages: Range<u64>,
+        change: impl FnOnce(&mut Core),
+    ) -> Result<u64, ChangeError> {
+        let (map, gone) = self.attr.lock().map.cut(pages.start, pages.end)?;
+        let mut freed = Vec::new();
+        freed.try_reserve_exact(gone.len()).map_err(|_| OutOfMemory)?;
+        let mut state = self.shared.state.lock();
+        state.quarantine.reserve(gone.len())?;
+        self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
+            freed.extend(gone.iter().map(|run| tx.freed_data(*run, idle)));
+        })?;
+        drop(state);
+        Ok(self.retire(idle, pages, freed))
+    }
+
+    /// Steps 3 and 4.
+    fn retire(&self, idle: &Idle<'_, Content>, pages: Range<u64>, freed: Vec<Freed>) -> u64 {
+        if let Err(error) = self.mapping.delete_entries(idle, pages) {
+            // Somebody broke the rules. The blocks stay out of use until the next mount, where they are free.
+            log::error!("inode {}: {error}; its blocks are not reused", self.ino());
+            return 0;
+        }
+        let mut state = self.shared.state.lock();
+        let mut blocks = 0;
+        for freed in freed {
+            blocks += freed.run.len;
+            state.quarantine.push(freed);
+        }
+        blocks
+    }
+
+    /// Zeroes the rest of the block in which the file ends.
+    fn zero_behind(&self, size: u64) {
+        self.zero_within(size, size.next_multiple_of(BLOCK_SIZE));
+    }
+
+    /// Zeroes `from..to`, which lies in one block, if that has written storage. Durable with the next fence.
+    fn zero_within(&self, from: u64, to: u64) {
+        if from < to
+            && let Spot::Extent(Extent { phys, unwritten: false, .. }) = self.spot(from / BLOCK_SIZE)
+        {
+            let run = Run { block: phys, len: 1 };
+            self.shared.media.zero_data(run, from % BLOCK_SIZE, to - from);
+        }
+    }
+
+    fn zero_edges(&self, off: u64, end: u64, whole: &Range<u64>) {
+        let first = off.next_multiple_of(BLOCK_SIZE).min(end);
+        self.zero_within(off, first);
+        let last = (end / BLOCK_SIZE * BLOCK_SIZE).max(first);
+        if whole.end * BLOCK_SIZE <= last {
+            self.zero_within(last, end);
+        }
+        self.shared.media.fence();
+    }
+
+    /// Hands the blocks of an orphan to quarantine. Its last name is gone by a durable record, so that no mount counts its extents:
+    /// nothing is written. Nobody else holds the inode.
+    ///
+    /// Error: a page is still held, or no memory; it stays an orphan.
+    pub(crate) fn bury(&self, unlinked: &Unlinked) -> Result<(), TruncateError> {
+        let report = &mut BreakReport::default();
+        let idle = break_layouts(&self.content, &self.mapping, 0..PAGES_END, How::NoWait, report)?;
+        let freed = self.freed(unlinked, &idle)?;
+        self.shared.state.lock().quarantine.reserve(freed.len())?;
+        self.retire(&idle, 0..PAGES_END, freed);
+        Ok(())
+    }
+
+    fn freed(&self, unlinked: &Unlinked, idle: &Idle<'_, Content>) -> Result<Vec<Freed>, OutOfMemory> {
+        let attr = self.attr.lock();
+        let extents = attr.map.as_slice();
+        let mut freed = Vec::new();
+        freed.try_reserve_exact(extents.len() + attr.leaves.len()).map_err(|_| OutOfMemory)?;
+        for extent in extents {
+            let run = Run { block: extent.phys, len: extent.len };
+            freed.push(match self.kind() {
+                Kind::Dir => unlinked.freed_meta(run),
+                _ => unlinked.freed_data(run, idle),
+            });
+        }
+        freed.extend(attr.leaves.iter().map(|leaf| unlinked.freed_leaf(leaf.block)));
+        Ok(freed)
+    }
+
+    /// Writes a lazy time, if there is one. Takes the commit lock.
+    pub(crate) fn settle_times(&self, state: &mut State) -> Result<(), ChangeError> {
+        if self.attr.lock().lazy_mtime.is_some() {
+            self.commit_core(state, |_| ())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! An inode in memory: what opens, mappings and pins share.
+//!
+//! Three layers of state, by who may change them:
+//!
+//! - `content`, the inode lock (class INODE): who reads, writes or cuts the content. `break_layouts` takes it.
+//! - `attr`, under a spin lock: attributes, extents, and for a directory its index, as they are on the media. Read by anyone;
+//!   changed only by who holds the commit lock, after the record is durable.
+//! - `mapping`: pages and page tables; the DAX layer's own.
+//!
+//! So a fault, which must not take the inode lock, reads the extents and allocates under the commit lock alone, and a change of
+//! extents is seen whole.
+
+use alloc::sync::Arc;
+
+use dax::mapping::{Block as DaxBlock, BlockMap, Mapping};
+use dax::pmem::Pmem;
+use mm::addr::Pfn;
+use mm::aspace::{Attachment, FaultAt, FaultError, FaultSink, SpaceId, VaRange, VmObject};
+use mm::mem::OutOfMemory;
+use mm::sync::{Mutex, SpinLock, class};
+
+use crate::dir::{Dir, DirIndex};
+use crate::extents::{ExtentMap, Spot};
+use crate::layout::{BLOCK_SIZE, Extent, Ino, InodeImage, Kind};
+use crate::media_inode::{Leaves, Loaded};
+use crate::shared::Shared;
+
+/// The right to use the content of an inode, inside its lock; carries nothing.
+#[derive(Debug)]
+pub struct Content(());
+
+/// What the media says about an inode, in memory.
+pub(crate) struct Attr {
+    pub image: InodeImage,
+    pub map: ExtentMap,
+    pub leaves: Leaves,
+    /// Of a directory, once it has been looked into.
+    pub index: Option<DirIndex>,
+    /// The content changed in place since the last record: its time, not yet on the media.
+    pub lazy_mtime: Option<u64>,
+}
+
+/// Attributes, as `stat` gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Number.
+    pub ino: Ino,
+    /// Counts the uses of the number.
+    pub generation: u32,
+    /// Type.
+    pub kind: Kind,
+    /// Type and permission bits.
+    pub mode: u16,
+    /// Names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Blocks of storage, leaves included.
+    pub blocks: u64,
+    /// Nanoseconds.
+    pub mtime: u64,
+    /// Nanoseconds.
+    pub ctime: u64,
+    /// Nanoseconds.
+    pub atime: u64,
+}
+
+/// A file or directory in use. Everyone who uses one shares it; mappings and pins keep it alive, also after its last name is gone.
+pub struct Inode<P: Pmem> {
+    pub(crate) shared: Arc<Shared<P>>,
+    ino: Ino,
+    kind: Kind,
+    pub(crate) content: Mutex<Content>,
+    pub(crate) attr: SpinLock<Attr>,
+    pub(crate) mapping: Mapping,
+}
+
+impl<P: Pmem> Inode<P> {
+    pub(crate) fn new(shared: Arc<Shared<P>>, ino: Ino, loaded: Loaded) -> Self {
+        let backing = &shared.backing;
+        let mapping = Mapping::new(
+            u64::from(ino),
+            backing.pgmap.clone(),
+            backing.nodes.clone(),
+            backing.zero_page,
+        );
+        let Loaded { inode, map, leaves } = loaded;
+        Self {
+            ino,
+            // Checked when it was decoded.
+            kind: inode.core.kind().unwrap_or(Kind::File),
+            content: Mutex::new(&class::INODE, Content(())),
+            attr: SpinLock::new(Attr {
+                image: inode,
+                map,
+                leaves,
+                index: None,
+                lazy_mtime: None,
+            }),
+            mapping,
+            shared,
+        }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn ino(&self) -> Ino {
+        self.ino
+    }
+
+    /// Its type.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its pages and mappings.
+    #[must_use]
+    pub const fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    /// Whether somebody reads, writes or cuts its content right now; for listings.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.content.is_locked()
+    }
+
+    /// Its attributes.
+    #[must_use]
+    pub fn stat(&self) -> Stat {
+        let attr = self.attr.lock();
+        let core = attr.image.core;
+        Stat {
+            ino: self.ino,
+            generation: core.generation,
+            kind: self.kind,
+            mode: core.mode,
+            nlink: core.nlink,
+            uid: core.uid,
+            gid: core.gid,
+            size: core.size,
+            blocks: attr.map.blocks() + attr.leaves.len() as u64,
+            mtime: attr.lazy_mtime.unwrap_or(core.mtime),
+            ctime: core.ctime,
+            atime: core.atime,
+        }
+    }
+
+    /// The storage at a block of the file, or where the hole there ends.
+    #[must_use]
+    pub fn spot(&self, block: u64) -> Spot {
+        self.attr.lock().map.at(block)
+    }
+
+    /// The first extent that ends after `block`; `None` at the end. For listings.
+    #[must_use]
+    pub fn extent_after(&self, block: u64) -> Option<Extent> {
+        match self.spot(block) {
+            Spot::Extent(extent) => Some(extent),
+            Spot::HoleUntil(u64::MAX) => None,
+            Spot::HoleUntil(next) => self.extent_after(next),
+        }
+    }
+
+    /// Runs `f` on the directory and its index, which must be loaded.
+    pub(crate) fn with_index<R>(&self, f: impl FnOnce(&Dir<'_, P>, &mut DirIndex) -> R) -> Option<R> {
+        let mut attr = self.attr.lock();
+        let attr = &mut *attr;
+        let dir = Dir {
+            ground: self.shared.ground(),
+            ino: self.ino,
+            map: &attr.map,
+        };
+        attr.index.as_mut().map(|index| f(&dir, index))
+    }
+
+    fn block(&self, extent: Extent) -> Result<DaxBlock, FaultError> {
+        let pfn = self.shared.pfn(extent.phys).ok_or(FaultError::Io)?;
+        Ok(DaxBlock::Extent {
+            pfn,
+            pages: extent.len,
+            unwritten: extent.unwritten,
+        })
+    }
+
+    /// The frame of page `page`, if the file has storage there. For listings.
+    #[must_use]
+    pub fn pfn(&self, page: u64) -> Option<Pfn> {
+        match self.spot(page) {
+            Spot::Extent(extent) => self.shared.pfn(extent.phys),
+            Spot::HoleUntil(_) => None,
+        }
+    }
+}
+
+impl<P: Pmem> BlockMap for Inode<P> {
+    fn lookup(&self, page: u64) -> Result<DaxBlock, FaultError> {
+        match self.spot(page) {
+            Spot::Extent(extent) => self.block(extent),
+            Spot::HoleUntil(_) => Ok(DaxBlock::Hole),
+        }
+    }
+
+    fn allocate(&self, page: u64) -> Result<DaxBlock, FaultError> {
+        let extent = self.allocate_page(page)?;
+        self.block(extent)
+    }
+
+    fn size(&self) -> u64 {
+        self.attr.lock().image.core.size
+    }
+}
+
+impl<P: Pmem + 'static> VmObject for Inode<P> {
+    fn fault(&self, at: &FaultAt, sink: &FaultSink<'_>) -> Result<(), FaultError> {
+        self.mapping.fault(self, at, sink)
+    }
+
+    fn attach(&self, attachment: Attachment) -> Result<(), OutOfMemory> {
+        self.mapping.attach(attachment)
+    }
+
+    fn detach(&self, space: SpaceId, range: VaRange) {
+        self.mapping.detach(space, range);
+    }
+}
+
+/// Bytes to whole blocks, rounded up.
+pub(crate) const fn blocks_for(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE)
+}

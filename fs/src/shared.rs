@@ -1,0 +1,142 @@
+//! What all inodes of a mounted file system share: the region, and under the commit lock all that changes.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use dax::pmem::Pmem;
+use dax::xarray::NodePool;
+use mm::addr::{Pfn, PfnRange};
+use mm::mem::{OutOfMemory, check_headroom};
+use mm::pgmap::Pgmap;
+use mm::sync::{Mutex, SpinLock};
+
+use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
+use crate::error::ChangeError;
+use crate::inodes::InodeMap;
+use crate::layout::{Block, Geometry};
+use crate::media_inode::Ground;
+use crate::space::{Allocator, Free, Goal, PageUse, Quarantine};
+
+/// Quarantined runs that an allocation looks at in passing.
+const IN_PASSING: usize = 4;
+/// Quarantined runs that are looked at between two looks at the heap.
+const BATCH: usize = 64;
+
+/// What a file system stands on, besides its bytes.
+#[derive(Clone)]
+pub struct Backing {
+    /// The pages of the region: block 0 is its first page.
+    pub pgmap: Arc<Pgmap>,
+    /// Where the page indexes of all files take their nodes.
+    pub nodes: Arc<NodePool>,
+    /// A frame of zeroes that nobody writes; holes are read from it through mappings.
+    pub zero_page: Pfn,
+}
+
+/// The shared part.
+pub(crate) struct Shared<P> {
+    pub media: Media<P>,
+    pub geometry: Geometry,
+    pub uuid: [u8; 16],
+    pub backing: Backing,
+    pub read_only: bool,
+    pub clock: SpinLock<fn() -> u64>,
+    /// The commit lock (class COMMIT).
+    pub state: Mutex<State>,
+}
+
+/// All that an operation changes besides the inodes themselves.
+pub(crate) struct State {
+    pub ring: Ring,
+    pub space: Allocator,
+    pub quarantine: Quarantine,
+    pub inodes: InodeMap,
+    pub orphans: Vec<Unlinked>,
+}
+
+/// The pgmap, asked about blocks.
+struct Pages<'a> {
+    pgmap: &'a Pgmap,
+}
+
+impl Pages<'_> {
+    fn pfn(&self, block: Block) -> Option<Pfn> {
+        self.pgmap.range().start().checked_add(block)
+    }
+}
+
+impl PageUse for Pages<'_> {
+    fn first_held(&self, run: Run) -> Option<Block> {
+        let start = self.pfn(run.block)?;
+        let range = PfnRange::new(start, run.len)?;
+        let base = self.pgmap.range().start().get();
+        let (pfn, _) = self.pgmap.first_pinned(range)?;
+        // A folio may begin before the run.
+        Some((pfn.get() - base).clamp(run.block, run.end() - 1))
+    }
+}
+
+impl<P: Pmem> Shared<P> {
+    pub fn ground(&self) -> Ground<'_, P> {
+        Ground {
+            media: &self.media,
+            geometry: &self.geometry,
+            uuid: &self.uuid,
+        }
+    }
+
+    /// The frame of a block.
+    pub fn pfn(&self, block: Block) -> Option<Pfn> {
+        self.backing.pgmap.range().start().checked_add(block)
+    }
+
+    /// The time, in nanoseconds.
+    pub fn now(&self) -> u64 {
+        let clock = *self.clock.lock();
+        clock()
+    }
+
+    pub fn writable(&self) -> Result<(), ChangeError> {
+        if self.read_only { Err(ChangeError::ReadOnly) } else { Ok(()) }
+    }
+
+    /// Takes up to `want` blocks. Before it says no: everything in quarantine is looked at, and if directory blocks wait for the
+    /// floor, it is made to pass (two fences).
+    pub fn take(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
+        check_headroom()?;
+        self.release(state, IN_PASSING);
+        if let Some(fresh) = state.space.take(want, goal) {
+            return Ok(fresh);
+        }
+        self.release_all(state)?;
+        if state.space.free() == 0 && state.quarantine.runs() > 0 {
+            state.ring.checkpoint(&self.media);
+            self.release_all(state)?;
+        }
+        let quarantined = state.quarantine.blocks();
+        state.space.take(want, goal).ok_or(ChangeError::NoSpace { quarantined })
+    }
+
+    fn release(&self, state: &mut State, most: usize) {
+        let pages = Pages {
+            pgmap: &self.backing.pgmap,
+        };
+        let State { ring, space, quarantine, .. } = state;
+        quarantine.release(most, ring.passed(), &pages, |free| space.give(free));
+    }
+
+    fn release_all(&self, state: &mut State) -> Result<(), OutOfMemory> {
+        for _ in 0..state.quarantine.runs().div_ceil(BATCH) {
+            check_headroom()?;
+            self.release(state, BATCH);
+        }
+        Ok(())
+    }
+
+    /// Gives back what was allocated and not published.
+    pub fn give_back(state: &mut State, set: FreshSet) {
+        for fresh in set.abandon() {
+            state.space.give(Free::unpublished(fresh));
+        }
+    }
+}
