@@ -69,14 +69,25 @@ impl<P: Pmem> Fs<P> {
 
     /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before. On an error what was allocated
     /// before it stays.
-    pub fn fallocate(&self, inode: &Inode<P>, off: u64, len: u64, fill: Fill) -> Result<(), WriteError> {
+    pub fn fallocate(
+        &self,
+        inode: &Inode<P>,
+        off: u64,
+        len: u64,
+        fill: Fill,
+    ) -> Result<(), WriteError> {
         check_headroom()?;
         self.reap_orphans();
         inode.allocate_range(off, len, fill)
     }
 
     /// Makes a file of `size` bytes, all of it allocated and zeroed, in large pages where the space allows.
-    pub fn create_sized(&self, path: &str, mode: u16, size: u64) -> Result<Arc<Inode<P>>, CreateSizedError> {
+    pub fn create_sized(
+        &self,
+        path: &str,
+        mode: u16,
+        size: u64,
+    ) -> Result<Arc<Inode<P>>, CreateSizedError> {
         let inode = self.create(path, mode)?;
         if let Err(error) = inode.allocate_range(0, size, Fill::Zeroed) {
             // Best effort: without it a short file remains, which is sound.

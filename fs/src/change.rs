@@ -9,9 +9,7 @@ use arrayvec::ArrayVec;
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
-use crate::commit::{
-    Applied, Building, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx,
-};
+use crate::commit::{Applied, Building, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx};
 use crate::error::ChangeError;
 use crate::extents::ExtentMap;
 use crate::inode::{Attr, Inode};
@@ -49,7 +47,10 @@ fn groups<'a>(old: &Attr, new: &'a [Extent]) -> Option<ArrayVec<Group<'a>, INLIN
     let mut out = ArrayVec::new();
     let (mut rest, mut old_rest) = (new, old.map.as_slice());
     for (index, leaf) in old.leaves.iter().enumerate() {
-        let end = old.leaves.get(index + 1).map_or(u64::MAX, |next| next.first);
+        let end = old
+            .leaves
+            .get(index + 1)
+            .map_or(u64::MAX, |next| next.first);
         let (mine, after) = rest.split_at(rest.partition_point(|e| e.file < end));
         let (was, old_after) = old_rest.split_at((leaf.count as usize).min(old_rest.len()));
         (rest, old_rest) = (after, old_after);
@@ -64,7 +65,10 @@ fn groups<'a>(old: &Attr, new: &'a [Extent]) -> Option<ArrayVec<Group<'a>, INLIN
 }
 
 /// Cuts `extents` into the fewest groups of equal size that fit into leaves.
-fn push_groups<'a>(out: &mut ArrayVec<Group<'a>, INLINE_EXTENTS>, extents: &'a [Extent]) -> Option<()> {
+fn push_groups<'a>(
+    out: &mut ArrayVec<Group<'a>, INLINE_EXTENTS>,
+    extents: &'a [Extent],
+) -> Option<()> {
     if extents.is_empty() {
         return Some(());
     }
@@ -254,7 +258,9 @@ impl<P: Pmem> Inode<P> {
         after: impl FnOnce(&Tx<'_, Applied>) -> R,
     ) -> Result<R, ChangeError> {
         match self.prepare(state, &map, &mut set, change) {
-            Ok((edit, plan, retired)) => Ok(self.finish(state, map, set, edit, plan, retired, after)?),
+            Ok((edit, plan, retired)) => {
+                Ok(self.finish(state, map, set, edit, plan, retired, after)?)
+            }
             Err(error) => {
                 Shared::<P>::give_back(state, set);
                 Err(error)
@@ -285,7 +291,8 @@ impl<P: Pmem> Inode<P> {
         let attr = self.attr.lock();
         let mut list = Vec::new();
         let extents = attr.map.as_slice();
-        list.try_reserve_exact(extents.len()).map_err(|_| OutOfMemory)?;
+        list.try_reserve_exact(extents.len())
+            .map_err(|_| OutOfMemory)?;
         list.extend_from_slice(extents);
         Ok(Attr {
             image: attr.image,
@@ -296,7 +303,10 @@ impl<P: Pmem> Inode<P> {
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one prepared change")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one prepared change"
+    )]
     fn finish<R>(
         &self,
         state: &mut State,
@@ -309,7 +319,12 @@ impl<P: Pmem> Inode<P> {
     ) -> Result<R, ChangeError> {
         let media = &self.shared.media;
         let durable = set.fence(media);
-        let State { ring, quarantine, space, .. } = state;
+        let State {
+            ring,
+            quarantine,
+            space,
+            ..
+        } = state;
         let mut tx = ring.begin(RecordKind::Extents);
         if let Err(full) = tx.put_inode(self.ino(), &edit.old, &edit.new) {
             for durable in durable {
@@ -337,7 +352,13 @@ impl<P: Pmem> Inode<P> {
 }
 
 /// Makes a new, empty inode's image.
-pub(crate) fn new_image(mode: u16, nlink: u32, parent: Ino, generation: u32, now: u64) -> InodeImage {
+pub(crate) fn new_image(
+    mode: u16,
+    nlink: u32,
+    parent: Ino,
+    generation: u32,
+    now: u64,
+) -> InodeImage {
     InodeImage {
         core: Core {
             mode,

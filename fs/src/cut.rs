@@ -87,7 +87,9 @@ impl<P: Pmem> Inode<P> {
         let pages = blocks_for(off)..(end / BLOCK_SIZE).max(blocks_for(off));
         let mut idle = break_layouts(&self.content, &self.mapping, pages.clone(), how, report)?;
         let now = self.shared.now();
-        let freed_blocks = self.cut(&mut idle, pages.clone(), |core| (core.mtime, core.ctime) = (now, now))?;
+        let freed_blocks = self.cut(&mut idle, pages.clone(), |core| {
+            (core.mtime, core.ctime) = (now, now)
+        })?;
         self.zero_edges(off, end, &pages);
         Ok(TruncateReport {
             retries: report.retries,
@@ -116,7 +118,9 @@ impl<P: Pmem> Inode<P> {
     ) -> Result<u64, ChangeError> {
         let (map, gone) = self.attr.lock().map.cut(pages.start, pages.end)?;
         let mut freed = Vec::new();
-        freed.try_reserve_exact(gone.len()).map_err(|_| OutOfMemory)?;
+        freed
+            .try_reserve_exact(gone.len())
+            .map_err(|_| OutOfMemory)?;
         let mut state = self.shared.state.lock();
         state.quarantine.reserve(gone.len())?;
         self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
@@ -150,10 +154,19 @@ impl<P: Pmem> Inode<P> {
     /// Zeroes `from..to`, which lies in one block, if that has written storage. Durable with the next fence.
     fn zero_within(&self, from: u64, to: u64) {
         if from < to
-            && let Spot::Extent(Extent { phys, unwritten: false, .. }) = self.spot(from / BLOCK_SIZE)
+            && let Spot::Extent(Extent {
+                phys,
+                unwritten: false,
+                ..
+            }) = self.spot(from / BLOCK_SIZE)
         {
-            let run = Run { block: phys, len: 1 };
-            self.shared.media.zero_data(run, from % BLOCK_SIZE, to - from);
+            let run = Run {
+                block: phys,
+                len: 1,
+            };
+            self.shared
+                .media
+                .zero_data(run, from % BLOCK_SIZE, to - from);
         }
     }
 
@@ -173,26 +186,45 @@ impl<P: Pmem> Inode<P> {
     /// Error: a page is still held, or no memory; it stays an orphan.
     pub(crate) fn bury(&self, unlinked: &Unlinked) -> Result<(), TruncateError> {
         let report = &mut BreakReport::default();
-        let idle = break_layouts(&self.content, &self.mapping, 0..PAGES_END, How::NoWait, report)?;
+        let idle = break_layouts(
+            &self.content,
+            &self.mapping,
+            0..PAGES_END,
+            How::NoWait,
+            report,
+        )?;
         let freed = self.freed(unlinked, &idle)?;
         self.shared.state.lock().quarantine.reserve(freed.len())?;
         self.retire(&idle, 0..PAGES_END, freed);
         Ok(())
     }
 
-    fn freed(&self, unlinked: &Unlinked, idle: &Idle<'_, Content>) -> Result<Vec<Freed>, OutOfMemory> {
+    fn freed(
+        &self,
+        unlinked: &Unlinked,
+        idle: &Idle<'_, Content>,
+    ) -> Result<Vec<Freed>, OutOfMemory> {
         let attr = self.attr.lock();
         let extents = attr.map.as_slice();
         let mut freed = Vec::new();
-        freed.try_reserve_exact(extents.len() + attr.leaves.len()).map_err(|_| OutOfMemory)?;
+        freed
+            .try_reserve_exact(extents.len() + attr.leaves.len())
+            .map_err(|_| OutOfMemory)?;
         for extent in extents {
-            let run = Run { block: extent.phys, len: extent.len };
+            let run = Run {
+                block: extent.phys,
+                len: extent.len,
+            };
             freed.push(match self.kind() {
                 Kind::Dir => unlinked.freed_meta(run),
                 _ => unlinked.freed_data(run, idle),
             });
         }
-        freed.extend(attr.leaves.iter().map(|leaf| unlinked.freed_leaf(leaf.block)));
+        freed.extend(
+            attr.leaves
+                .iter()
+                .map(|leaf| unlinked.freed_leaf(leaf.block)),
+        );
         Ok(freed)
     }
 

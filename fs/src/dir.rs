@@ -133,7 +133,10 @@ impl<P: Pmem> Dir<'_, P> {
         let block = u64::from(slot / SLOTS);
         match self.map.at(block) {
             Spot::Extent(extent) if !extent.unwritten => Ok(extent.phys),
-            _ => Err(Corrupt::DirHole { dir: self.ino, block }),
+            _ => Err(Corrupt::DirHole {
+                dir: self.ino,
+                block,
+            }),
         }
     }
 
@@ -147,7 +150,12 @@ impl<P: Pmem> Dir<'_, P> {
         let offset = self.addr(slot, 0)?.offset();
         let dir = self.ino;
         let words = self.ground.media.words(offset);
-        let words = words.map_err(|source| Corrupt::DentryMedia { dir, slot, offset, source })?;
+        let words = words.map_err(|source| Corrupt::DentryMedia {
+            dir,
+            slot,
+            offset,
+            source,
+        })?;
         Ok((words, offset))
     }
 
@@ -158,19 +166,32 @@ impl<P: Pmem> Dir<'_, P> {
             return Ok(None);
         }
         let dir = self.ino;
-        let wrong = |fault| Corrupt::Dentry { dir, slot, offset, fault };
+        let wrong = |fault| Corrupt::Dentry {
+            dir,
+            slot,
+            offset,
+            fault,
+        };
         let (dentry, sum) = Dentry::decode(&words).ok_or(wrong(DentryFault::Head))?;
         let len = usize::from(dentry.len);
         if slot % SLOTS + slots_for(len) as u32 > SLOTS {
             return Err(wrong(DentryFault::Tail));
         }
-        let mut name = NameBuf { bytes: [0; NAME_MAX], len: dentry.len };
+        let mut name = NameBuf {
+            bytes: [0; NAME_MAX],
+            len: dentry.len,
+        };
         let head = len.min(HEAD_NAME);
         name.bytes[..head].copy_from_slice(&Dentry::head_name(&words)[..head]);
         for (tail, part) in (1..).zip(name.bytes[head..len].chunks_mut(TAIL_NAME)) {
             let from = offset + tail * DENTRY_SIZE + 8;
             let read = self.ground.media.read(from, part);
-            read.map_err(|source| Corrupt::DentryMedia { dir, slot, offset: from, source })?;
+            read.map_err(|source| Corrupt::DentryMedia {
+                dir,
+                slot,
+                offset: from,
+                source,
+            })?;
         }
         Ok(Some((dentry, sum, name, offset)))
     }
@@ -181,7 +202,12 @@ impl<P: Pmem> Dir<'_, P> {
             return Ok(None);
         };
         let dir = self.ino;
-        let wrong = |fault| Corrupt::Dentry { dir, slot, offset, fault };
+        let wrong = |fault| Corrupt::Dentry {
+            dir,
+            slot,
+            offset,
+            fault,
+        };
         let expected = dentry.checksum(self.ground.uuid, dir, name.as_bytes());
         if found != expected {
             return Err(wrong(DentryFault::Checksum { found, expected }));
@@ -209,7 +235,11 @@ impl<P: Pmem> Dir<'_, P> {
         // A directory cannot have more blocks than it has storage for; an impossible size must not ask for memory.
         if blocks as u64 > self.map.blocks() {
             let block = self.map.blocks();
-            return Err(Corrupt::DirHole { dir: self.ino, block }.into());
+            return Err(Corrupt::DirHole {
+                dir: self.ino,
+                block,
+            }
+            .into());
         }
         index.grow(blocks)?;
         let mut slot = 0;
@@ -221,7 +251,12 @@ impl<P: Pmem> Dir<'_, P> {
                 slot += 1;
                 continue;
             };
-            index.insert(slot, dentry.hash, dentry.len.into(), (dentry.ino, dentry.kind));
+            index.insert(
+                slot,
+                dentry.hash,
+                dentry.len.into(),
+                (dentry.ino, dentry.kind),
+            );
             slot += slots_for(dentry.len.into()) as u32;
         }
         Ok(index)
@@ -256,7 +291,11 @@ impl DirIndex {
     }
 
     /// Finds a name.
-    pub fn find<P: Pmem>(&self, dir: &Dir<'_, P>, name: Name<'_>) -> Result<Option<Found>, Corrupt> {
+    pub fn find<P: Pmem>(
+        &self,
+        dir: &Dir<'_, P>,
+        name: Name<'_>,
+    ) -> Result<Option<Found>, Corrupt> {
         let hash = name_hash(name.bytes());
         for (&(_, slot), &(ino, kind)) in self.names.range((hash, 0)..=(hash, u32::MAX)) {
             if dir.is_named(slot, name)? {
@@ -268,7 +307,11 @@ impl DirIndex {
 
     /// The first of `n` free slots in a row, within one block.
     pub fn vacancy(&mut self, n: u32) -> Option<u32> {
-        while self.used.get(self.hint).is_some_and(|word| *word == u64::MAX) {
+        while self
+            .used
+            .get(self.hint)
+            .is_some_and(|word| *word == u64::MAX)
+        {
             self.hint += 1;
         }
         let fits = |word: &u64| {
@@ -312,7 +355,12 @@ impl DirIndex {
                 let n = slots_for(dentry.len.into()) as u32;
                 let cookie = u64::from(at + n);
                 let (ino, kind) = (dentry.ino, dentry.kind);
-                return Ok(Some(DirEntry { ino, kind, cookie, name }));
+                return Ok(Some(DirEntry {
+                    ino,
+                    kind,
+                    cookie,
+                    name,
+                }));
             }
             // A tail of an entry before `slot`.
             at += 1;

@@ -117,14 +117,21 @@ impl ExtentMap {
         let mut list = Vec::new();
         let mut gone = Vec::new();
         let from = self.list.partition_point(|extent| extent.end() <= start);
-        let to = self.list.partition_point(|extent| extent.file < end).max(from);
-        list.try_reserve(self.list.len() + 1 + spare).map_err(|_| OutOfMemory)?;
+        let to = self
+            .list
+            .partition_point(|extent| extent.file < end)
+            .max(from);
+        list.try_reserve(self.list.len() + 1 + spare)
+            .map_err(|_| OutOfMemory)?;
         gone.try_reserve(to - from).map_err(|_| OutOfMemory)?;
         list.extend_from_slice(&self.list[..from]);
         for extent in &self.list[from..to] {
             list.extend(extent.clip(0, start));
             list.extend(extent.clip(end, u64::MAX));
-            gone.extend(extent.clip(start, end).map(|e| Run { block: e.phys, len: e.len }));
+            gone.extend(extent.clip(start, end).map(|e| Run {
+                block: e.phys,
+                len: e.len,
+            }));
         }
         list.extend_from_slice(&self.list[to..]);
         Ok((Self { list }, gone))

@@ -86,7 +86,9 @@ impl<P: Pmem> Inode<P> {
     /// the inode lock, and for new storage the commit lock. On an error what was written before it stays.
     pub(crate) fn write(&self, off: u64, data: &[u8]) -> Result<(), WriteError> {
         let end = off.checked_add(data.len() as u64);
-        let end = end.filter(|end| *end <= MAX_SIZE).ok_or(WriteError::FileTooBig)?;
+        let end = end
+            .filter(|end| *end <= MAX_SIZE)
+            .ok_or(WriteError::FileTooBig)?;
         self.writable_file()?;
         if data.is_empty() {
             return Ok(());
@@ -123,7 +125,10 @@ impl<P: Pmem> Inode<P> {
             && !extent.unwritten
         {
             let n = (BLOCK_SIZE - within).min(until - size);
-            let run = Run { block: extent.phys, len: 1 };
+            let run = Run {
+                block: extent.phys,
+                len: 1,
+            };
             self.shared.media.zero_data(run, within, n);
         }
     }
@@ -135,13 +140,20 @@ impl<P: Pmem> Inode<P> {
             && !extent.unwritten
         {
             let n = (extent.len * BLOCK_SIZE - within).min(data.len() as u64);
-            let run = Run { block: extent.phys, len: extent.len };
-            self.shared.media.write_data(run, within, &data[..n as usize]);
+            let run = Run {
+                block: extent.phys,
+                len: extent.len,
+            };
+            self.shared
+                .media
+                .write_data(run, within, &data[..n as usize]);
             return Ok((n, true));
         }
         let mut state = self.shared.state.lock();
         let n = match self.spot(block) {
-            Spot::Extent(extent) if extent.unwritten => self.write_unwritten(&mut state, extent, at, data)?,
+            Spot::Extent(extent) if extent.unwritten => {
+                self.write_unwritten(&mut state, extent, at, data)?
+            }
             // A fault filled the hole before we had the lock: the next turn finds it.
             Spot::Extent(_) => 0,
             Spot::HoleUntil(hole_end) => self.write_hole(&mut state, hole_end, at, data, end)?,
@@ -168,7 +180,12 @@ impl<P: Pmem> Inode<P> {
         let run = fresh.run();
         let n = (run.len * BLOCK_SIZE - within).min(data.len() as u64);
         fresh.fill_around(&self.shared.media, within, &data[..n as usize]);
-        let new = Extent { file: block, phys: run.block, len: run.len, unwritten: false };
+        let new = Extent {
+            file: block,
+            phys: run.block,
+            len: run.len,
+            unwritten: false,
+        };
         self.commit_written(state, new, FreshSet::of(fresh), at + n)?;
         Ok(n)
     }
@@ -183,12 +200,19 @@ impl<P: Pmem> Inode<P> {
         let within = at % BLOCK_SIZE;
         let n = (extent.len.min(PIECE) * BLOCK_SIZE - within).min(data.len() as u64);
         let len = blocks_for(within + n);
-        let run = Run { block: extent.phys, len };
+        let run = Run {
+            block: extent.phys,
+            len,
+        };
         let media = &self.shared.media;
         media.zero_data(run, 0, within);
         media.write_data(run, within, &data[..n as usize]);
         media.zero_data(run, within + n, len * BLOCK_SIZE - within - n);
-        let new = Extent { len, unwritten: false, ..extent };
+        let new = Extent {
+            len,
+            unwritten: false,
+            ..extent
+        };
         self.commit_written(state, new, FreshSet::written_in_place(), at + n)?;
         Ok(n)
     }
@@ -219,8 +243,14 @@ impl<P: Pmem> Inode<P> {
 
     fn goal(&self, block: u64, total: u64) -> Goal {
         let before = self.attr.lock().map.before(block);
-        let after = before.filter(|extent| extent.end() == block).map(|e| e.phys + e.len);
-        Goal { file_block: block, after, total }
+        let after = before
+            .filter(|extent| extent.end() == block)
+            .map(|e| e.phys + e.len);
+        Goal {
+            file_block: block,
+            after,
+            total,
+        }
     }
 
     /// Ends a write whose last piece was in place: fences, and if the file grew commits its size.
@@ -258,7 +288,9 @@ impl<P: Pmem> Inode<P> {
     /// each run of new blocks; zeroing goes in pieces of at most 2 MiB.
     pub(crate) fn allocate_range(&self, off: u64, len: u64, fill: Fill) -> Result<(), WriteError> {
         let end = off.checked_add(len);
-        let end = end.filter(|end| *end <= MAX_SIZE).ok_or(WriteError::FileTooBig)?;
+        let end = end
+            .filter(|end| *end <= MAX_SIZE)
+            .ok_or(WriteError::FileTooBig)?;
         self.writable_file()?;
         let _content = self.content.lock();
         let (mut block, last) = (off / BLOCK_SIZE, blocks_for(end));
@@ -280,15 +312,26 @@ impl<P: Pmem> Inode<P> {
             Spot::Extent(extent) => return Ok(extent.end()),
             Spot::HoleUntil(end) => end.min(last),
         };
-        let most = if fill == Fill::Zeroed { PIECE } else { Extent::MAX_LEN };
+        let most = if fill == Fill::Zeroed {
+            PIECE
+        } else {
+            Extent::MAX_LEN
+        };
         let want = (hole_end - block).min(most);
-        let fresh = self.shared.take(&mut state, want, self.goal(block, last - block))?;
+        let fresh = self
+            .shared
+            .take(&mut state, want, self.goal(block, last - block))?;
         let Run { block: phys, len } = fresh.run();
         let unwritten = fill == Fill::Unwritten;
         if !unwritten {
             fresh.zero(&self.shared.media, 0, len * BLOCK_SIZE);
         }
-        let new = Extent { file: block, phys, len, unwritten };
+        let new = Extent {
+            file: block,
+            phys,
+            len,
+            unwritten,
+        };
         self.commit_written(&mut state, new, FreshSet::of(fresh), 0)?;
         drop(state);
         if !unwritten {
@@ -299,9 +342,15 @@ impl<P: Pmem> Inode<P> {
 
     /// Zeroes storage that was never written and says so.
     fn convert(&self, state: &mut State, extent: Extent) -> Result<(), ChangeError> {
-        let run = Run { block: extent.phys, len: extent.len };
+        let run = Run {
+            block: extent.phys,
+            len: extent.len,
+        };
         self.shared.media.zero_data(run, 0, extent.len * BLOCK_SIZE);
-        let new = Extent { unwritten: false, ..extent };
+        let new = Extent {
+            unwritten: false,
+            ..extent
+        };
         self.commit_written(state, new, FreshSet::written_in_place(), 0)
     }
 
@@ -325,7 +374,12 @@ impl<P: Pmem> Inode<P> {
         let fresh = self.shared.take(state, 1, self.goal(page, 1))?;
         fresh.zero(&self.shared.media, 0, BLOCK_SIZE);
         let phys = fresh.run().block;
-        let new = Extent { file: page, phys, len: 1, unwritten: false };
+        let new = Extent {
+            file: page,
+            phys,
+            len: 1,
+            unwritten: false,
+        };
         self.commit_written(state, new, FreshSet::of(fresh), 0)
     }
 }
@@ -336,6 +390,8 @@ const fn fault_error(error: ChangeError) -> FaultError {
         ChangeError::NoSpace { .. } | ChangeError::TooFragmented(_) => FaultError::NoSpace,
         ChangeError::OutOfMemory(_) => FaultError::OutOfMemory,
         ChangeError::ReadOnly => FaultError::Permission,
-        ChangeError::NoInodes | ChangeError::Corrupt(_) | ChangeError::RecordFull(_) => FaultError::Io,
+        ChangeError::NoInodes | ChangeError::Corrupt(_) | ChangeError::RecordFull(_) => {
+            FaultError::Io
+        }
     }
 }

@@ -91,14 +91,23 @@ impl<P: Pmem> Fs<P> {
     pub fn mount(p: P, backing: Backing) -> Result<Arc<Self>, MountError> {
         check_headroom()?;
         let media = Media::new(p);
-        let chosen = superblock::choose(&media).map_err(|[a, b]| MountError::Superblocks { a, b })?;
+        let chosen =
+            superblock::choose(&media).map_err(|[a, b]| MountError::Superblocks { a, b })?;
         let (geometry, uuid) = (chosen.geometry, chosen.superblock.uuid);
         let (blocks, pages) = (geometry.blocks(), backing.pgmap.range().pages());
         if blocks > pages {
             return Err(MountError::Pgmap { blocks, pages });
         }
-        let Recovered { ring, replayed, torn } = recover(&media, &geometry, &uuid)?;
-        let ground = Ground { media: &media, geometry: &geometry, uuid: &uuid };
+        let Recovered {
+            ring,
+            replayed,
+            torn,
+        } = recover(&media, &geometry, &uuid)?;
+        let ground = Ground {
+            media: &media,
+            geometry: &geometry,
+            uuid: &uuid,
+        };
         let (inodes, claims) = scan(ground)?;
         let space = free_space(&geometry, &backing.pgmap, claims)?;
         let report = MountReport {
@@ -222,7 +231,11 @@ impl<P: Pmem> Fs<P> {
             let map = attr.map.cut(u64::MAX, u64::MAX)?.0;
             (map, attr.image.core.size / BLOCK_SIZE)
         };
-        let on_media = Dir { ground: self.shared.ground(), ino: dir.ino(), map: &map };
+        let on_media = Dir {
+            ground: self.shared.ground(),
+            ino: dir.ino(),
+            map: &map,
+        };
         let index = on_media.index(blocks)?;
         dir.attr.lock().index = Some(index);
         Ok(())
@@ -250,7 +263,10 @@ impl<P: Pmem> Fs<P> {
         while let Some(orphan) = state.orphans.get(*looked) {
             let ino = orphan.ino();
             let mut table = self.table.lock();
-            if table.get(&ino).is_some_and(|inode| Arc::strong_count(inode) == 1) {
+            if table
+                .get(&ino)
+                .is_some_and(|inode| Arc::strong_count(inode) == 1)
+            {
                 let inode = table.remove(&ino)?;
                 drop(table);
                 return Some((inode, state.orphans.swap_remove(*looked)));
@@ -365,7 +381,11 @@ fn scan<P: Pmem>(ground: Ground<'_, P>) -> Result<(InodeMap, Claims), MountError
     }
     let root = inodes.is_set(ROOT) && ground.inode(ROOT)?.core.kind() == Some(Kind::Dir);
     let offset = ground.geometry.inode_off(ROOT);
-    if root { Ok((inodes, claims)) } else { Err(MountError::NoRoot { offset }) }
+    if root {
+        Ok((inodes, claims))
+    } else {
+        Err(MountError::NoRoot { offset })
+    }
 }
 
 fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Result<(), MountError> {
@@ -373,8 +393,14 @@ fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Resul
     let extents = loaded.map.as_slice();
     let more = extents.len() + loaded.leaves.len();
     claims.try_reserve(more).map_err(|_| OutOfMemory)?;
-    let runs = extents.iter().map(|e| Run { block: e.phys, len: e.len });
-    let leaves = loaded.leaves.iter().map(|leaf| Run { block: leaf.block, len: 1 });
+    let runs = extents.iter().map(|e| Run {
+        block: e.phys,
+        len: e.len,
+    });
+    let leaves = loaded.leaves.iter().map(|leaf| Run {
+        block: leaf.block,
+        len: 1,
+    });
     claims.extend(runs.chain(leaves).map(|run| (run, ino)));
     Ok(())
 }
@@ -401,7 +427,10 @@ fn free_space(g: &Geometry, pgmap: &Pgmap, mut claims: Claims) -> Result<Allocat
 
 fn give(space: &mut Allocator, from: Block, to: Block) {
     if from < to {
-        space.give(Free::derived(Run { block: from, len: to - from }));
+        space.give(Free::derived(Run {
+            block: from,
+            len: to - from,
+        }));
     }
 }
 

@@ -168,7 +168,10 @@ impl<P: Pmem> Inode<P> {
     }
 
     /// Runs `f` on the directory and its index, which must be loaded.
-    pub(crate) fn with_index<R>(&self, f: impl FnOnce(&Dir<'_, P>, &mut DirIndex) -> R) -> Option<R> {
+    pub(crate) fn with_index<R>(
+        &self,
+        f: impl FnOnce(&Dir<'_, P>, &mut DirIndex) -> R,
+    ) -> Option<R> {
         let mut attr = self.attr.lock();
         let attr = &mut *attr;
         let dir = Dir {

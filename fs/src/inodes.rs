@@ -48,7 +48,11 @@ impl InodeMap {
 
     /// The lowest initialised inode that is not in use, near where the last one was.
     pub fn vacancy(&mut self) -> Option<Ino> {
-        while self.used.get(self.hint).is_some_and(|word| *word == u64::MAX) {
+        while self
+            .used
+            .get(self.hint)
+            .is_some_and(|word| *word == u64::MAX)
+        {
             self.hint += 1;
         }
         let word = self.used.get(self.hint)?;

@@ -10,7 +10,8 @@ use thiserror::Error;
 use crate::commit::Media;
 use crate::extents::{ExtentMap, Overlap};
 use crate::layout::{
-    BLOCK_SIZE, Block, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage, Kind, Leaf, LeafFault,
+    BLOCK_SIZE, Block, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage, Kind, Leaf,
+    LeafFault,
 };
 
 /// A piece of metadata on the media that cannot be trusted: which, where, and what was wrong.
@@ -197,17 +198,33 @@ impl<P: Pmem> Ground<'_, P> {
     /// Whether inode `ino` is in use: a type and a link. `ino` lies in the initialised part of the table.
     pub fn in_use(&self, ino: Ino) -> Result<bool, Corrupt> {
         let offset = self.geometry.inode_off(ino);
-        let [first] = self.media.words::<1>(offset).map_err(|source| {
-            Corrupt::InodeMedia { ino, offset, source }
-        })?;
+        let [first] = self
+            .media
+            .words::<1>(offset)
+            .map_err(|source| Corrupt::InodeMedia {
+                ino,
+                offset,
+                source,
+            })?;
         Ok(InodeImage::in_use(first))
     }
 
     /// Reads and checks inode `ino`, which is in use.
     pub fn inode(&self, ino: Ino) -> Result<InodeImage, Corrupt> {
         let offset = self.geometry.inode_off(ino);
-        let words = self.media.words(offset).map_err(|source| Corrupt::InodeMedia { ino, offset, source })?;
-        InodeImage::decode(&words, self.uuid, ino).map_err(|fault| Corrupt::Inode { ino, offset, fault })
+        let words = self
+            .media
+            .words(offset)
+            .map_err(|source| Corrupt::InodeMedia {
+                ino,
+                offset,
+                source,
+            })?;
+        InodeImage::decode(&words, self.uuid, ino).map_err(|fault| Corrupt::Inode {
+            ino,
+            offset,
+            fault,
+        })
     }
 
     /// Reads and checks inode `ino`, which is in use, with all its extents.
@@ -218,12 +235,19 @@ impl<P: Pmem> Ground<'_, P> {
         let mut list = Vec::new();
         let mut leaves = Leaves::new();
         let symlink = inode.core.kind() == Some(Kind::Symlink);
-        let entries = if symlink { 0 } else { usize::from(inode.core.entries) };
+        let entries = if symlink {
+            0
+        } else {
+            usize::from(inode.core.entries)
+        };
         list.try_reserve(entries).map_err(|_| OutOfMemory)?;
         for (index, words) in inode.body[..entries].iter().enumerate() {
             if inode.core.depth == 0 {
                 let extent = Extent::from_words(*words, self.geometry);
-                let bad = InodeFault::Extent { index, words: *words };
+                let bad = InodeFault::Extent {
+                    index,
+                    words: *words,
+                };
                 list.push(extent.ok_or_else(|| wrong(bad))?);
             } else {
                 let leaf = LeafRef::from_words(*words);
@@ -244,11 +268,21 @@ impl<P: Pmem> Ground<'_, P> {
             let words = leaf.to_words();
             return Err(wrong(LeafFault::Extent { index: 0, words }).into());
         }
-        let content = self.media.words(offset).map_err(|source| Corrupt::LeafMedia { ino, offset, source })?;
+        let content = self
+            .media
+            .words(offset)
+            .map_err(|source| Corrupt::LeafMedia {
+                ino,
+                offset,
+                source,
+            })?;
         let content = Leaf(content);
-        let extents = content.decode(self.geometry, self.uuid, ino, leaf.block).map_err(wrong)?;
+        let extents = content
+            .decode(self.geometry, self.uuid, ino, leaf.block)
+            .map_err(wrong)?;
         let before = list.len();
-        list.try_reserve(leaf.count as usize & 0xff).map_err(|_| OutOfMemory)?;
+        list.try_reserve(leaf.count as usize & 0xff)
+            .map_err(|_| OutOfMemory)?;
         for extent in extents {
             list.try_reserve(1).map_err(|_| OutOfMemory)?;
             list.push(extent.map_err(wrong)?);
@@ -274,7 +308,9 @@ pub enum StateFault {
         source: MediaError,
     },
     /// The check half of the word does not match.
-    #[error("state block at offset {offset:#x}: check is {found:#010x}, should be {expected:#010x}")]
+    #[error(
+        "state block at offset {offset:#x}: check is {found:#010x}, should be {expected:#010x}"
+    )]
     Check {
         /// Byte offset in the region.
         offset: u64,
@@ -284,7 +320,9 @@ pub enum StateFault {
         expected: u32,
     },
     /// More inodes than the table holds, or none.
-    #[error("state block at offset {offset:#x}: {initialised} initialised inodes in a table of {inodes}")]
+    #[error(
+        "state block at offset {offset:#x}: {initialised} initialised inodes in a table of {inodes}"
+    )]
     Inodes {
         /// Byte offset in the region.
         offset: u64,
@@ -309,15 +347,26 @@ impl<P: Pmem> Ground<'_, P> {
     /// How many inodes of the table are initialised.
     pub fn initialised(&self) -> Result<u32, StateFault> {
         let offset = self.geometry.state_off();
-        let [word] = self.media.words::<1>(offset).map_err(|source| StateFault::Media { offset, source })?;
+        let [word] = self
+            .media
+            .words::<1>(offset)
+            .map_err(|source| StateFault::Media { offset, source })?;
         let (initialised, found) = (word as u32, (word >> 32) as u32);
         let expected = state_check(self.uuid, initialised);
         if found != expected {
-            return Err(StateFault::Check { offset, found, expected });
+            return Err(StateFault::Check {
+                offset,
+                found,
+                expected,
+            });
         }
         let inodes = self.geometry.inodes();
         if initialised < 2 || initialised > inodes {
-            return Err(StateFault::Inodes { offset, initialised, inodes });
+            return Err(StateFault::Inodes {
+                offset,
+                initialised,
+                inodes,
+            });
         }
         Ok(initialised)
     }

@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use crate::commit::{Media, MetaAddr, RecordKind, Ring};
 use crate::layout::{
-    BLOCK_SIZE, CORE_WORDS, Core, Geometry, GeometryError, INODE_SIZE, InodeImage, Kind, ROOT, SUPERBLOCK_SIZE, SuperBlock,
+    BLOCK_SIZE, CORE_WORDS, Core, Geometry, GeometryError, INODE_SIZE, InodeImage, Kind, ROOT,
+    SUPERBLOCK_SIZE, SuperBlock,
 };
 use crate::media_inode::state_word;
 use crate::superblock;
@@ -150,6 +151,9 @@ fn root(o: &MkfsOptions) -> [u64; CORE_WORDS] {
         generation: 1,
         atime: o.now_ns,
     };
-    let image = InodeImage { core, body: Default::default() };
+    let image = InodeImage {
+        core,
+        body: Default::default(),
+    };
     core.to_words(image.checksum(&o.uuid, ROOT))
 }

@@ -128,13 +128,27 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// Makes `name` in a directory: what [`Fs::create`] and [`Fs::mkdir`] do by path.
-    pub fn create_in(&self, dir: &Arc<Inode<P>>, name: &[u8], kind: Kind, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
+    pub fn create_in(
+        &self,
+        dir: &Arc<Inode<P>>,
+        name: &[u8],
+        kind: Kind,
+        mode: u16,
+    ) -> Result<Arc<Inode<P>>, CreateError> {
         self.begin()?;
-        let place = Place { dir: dir.clone(), name: Name::new(name)? };
+        let place = Place {
+            dir: dir.clone(),
+            name: Name::new(name)?,
+        };
         self.make(&place, kind, mode)
     }
 
-    fn make(&self, place: &Place<'_, P>, kind: Kind, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
+    fn make(
+        &self,
+        place: &Place<'_, P>,
+        kind: Kind,
+        mode: u16,
+    ) -> Result<Arc<Inode<P>>, CreateError> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
@@ -181,7 +195,11 @@ impl<P: Pmem> Fs<P> {
     fn generation(&self, ino: Ino) -> Result<u32, Corrupt> {
         let offset = self.shared.geometry.inode_off(ino);
         let word = self.shared.media.words::<1>(offset + 48);
-        let [word] = word.map_err(|source| Corrupt::InodeMedia { ino, offset, source })?;
+        let [word] = word.map_err(|source| Corrupt::InodeMedia {
+            ino,
+            offset,
+            source,
+        })?;
         Ok(word as u32)
     }
 
@@ -190,14 +208,23 @@ impl<P: Pmem> Fs<P> {
         let bytes = name.bytes();
         let hash = name_hash(bytes);
         let len = bytes.len() as u8;
-        let dentry = Dentry { ino, hash, kind, len };
+        let dentry = Dentry {
+            ino,
+            hash,
+            kind,
+            len,
+        };
         dentry.head_words(dentry.checksum(&self.shared.uuid, dir.ino(), bytes), bytes)
     }
 
     pub(crate) fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {
         // Only a directory whose index is loaded has slots.
-        let missing = Corrupt::DirHole { dir: dir.ino(), block: u64::from(slot) / (BLOCK_SIZE / DENTRY_SIZE) };
-        dir.with_index(|on_media, _| on_media.addr(slot, 0)).unwrap_or(Err(missing))
+        let missing = Corrupt::DirHole {
+            dir: dir.ino(),
+            block: u64::from(slot) / (BLOCK_SIZE / DENTRY_SIZE),
+        };
+        dir.with_index(|on_media, _| on_media.addr(slot, 0))
+            .unwrap_or(Err(missing))
     }
 
     /// Notes an entry in the index, after its commit.
@@ -214,7 +241,10 @@ impl<P: Pmem> Fs<P> {
         dir: &Inode<P>,
         name: Name<'_>,
     ) -> Result<u32, ChangeError> {
-        let vacancy = || dir.with_index(|_, index| index.vacancy(name.slots())).flatten();
+        let vacancy = || {
+            dir.with_index(|_, index| index.vacancy(name.slots()))
+                .flatten()
+        };
         let slot = match vacancy() {
             Some(slot) => slot,
             None => {
@@ -239,10 +269,23 @@ impl<P: Pmem> Fs<P> {
     fn grow_dir(&self, state: &mut State, dir: &Inode<P>) -> Result<(), ChangeError> {
         let block = dir.stat().size / BLOCK_SIZE;
         let after = dir.attr.lock().map.before(block).map(|e| e.phys + e.len);
-        let fresh = self.shared.take(state, 1, Goal { file_block: 0, after, total: 0 })?;
+        let fresh = self.shared.take(
+            state,
+            1,
+            Goal {
+                file_block: 0,
+                after,
+                total: 0,
+            },
+        )?;
         fresh.zero(&self.shared.media, 0, BLOCK_SIZE);
         let phys = fresh.run().block;
-        let new = Extent { file: block, phys, len: 1, unwritten: false };
+        let new = Extent {
+            file: block,
+            phys,
+            len: 1,
+            unwritten: false,
+        };
         let set = FreshSet::of(fresh);
         let prepared = self.grown(dir, new, block as usize + 1);
         let map = match prepared {
@@ -252,7 +295,13 @@ impl<P: Pmem> Fs<P> {
                 return Err(error.into());
             }
         };
-        dir.commit_map(state, map, set, |core| core.size = (block + 1) * BLOCK_SIZE, |_| ())
+        dir.commit_map(
+            state,
+            map,
+            set,
+            |core| core.size = (block + 1) * BLOCK_SIZE,
+            |_| (),
+        )
     }
 
     /// The map of a directory with one more block, its index made ready for it.
@@ -276,13 +325,21 @@ impl<P: Pmem> Fs<P> {
             return Ok(ino);
         }
         let from = state.inodes.initialised();
-        let to = from.saturating_add(TABLE_STEP).min(self.shared.geometry.inodes());
+        let to = from
+            .saturating_add(TABLE_STEP)
+            .min(self.shared.geometry.inodes());
         if from >= to {
             return Err(ChangeError::NoInodes);
         }
         state.inodes.grow(to).map_err(ChangeError::OutOfMemory)?;
         let State { ring, .. } = state;
-        Ring::grow_table(ring, &self.shared.media, from, to, state_word(&self.shared.uuid, to))?;
+        Ring::grow_table(
+            ring,
+            &self.shared.media,
+            from,
+            to,
+            state_word(&self.shared.uuid, to),
+        )?;
         state.inodes.vacancy().ok_or(ChangeError::NoInodes)
     }
 
@@ -339,9 +396,17 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// Removes `name` from a directory: `kind` Dir for [`Fs::rmdir`], any other for [`Fs::unlink`].
-    pub fn remove_in(&self, dir: &Arc<Inode<P>>, name: &[u8], kind: Kind) -> Result<(), RemoveError> {
+    pub fn remove_in(
+        &self,
+        dir: &Arc<Inode<P>>,
+        name: &[u8],
+        kind: Kind,
+    ) -> Result<(), RemoveError> {
         self.begin()?;
-        let place = Place { dir: dir.clone(), name: Name::new(name)? };
+        let place = Place {
+            dir: dir.clone(),
+            name: Name::new(name)?,
+        };
         self.remove_at(&place, kind)?;
         self.reap_orphans();
         Ok(())
@@ -395,7 +460,11 @@ impl<P: Pmem> Fs<P> {
     pub(crate) fn drop_link(&self, child: &Inode<P>, now: u64) -> Edit {
         let mut edit = child.edit();
         let core = &mut edit.new.core;
-        core.nlink = if child.kind() == Kind::Dir { 0 } else { core.nlink.saturating_sub(1) };
+        core.nlink = if child.kind() == Kind::Dir {
+            0
+        } else {
+            core.nlink.saturating_sub(1)
+        };
         core.ctime = now;
         edit
     }

@@ -108,7 +108,9 @@ impl Record {
             return Ok(());
         }
         if self.continues(off, words.len()) {
-            self.words.try_extend_from_slice(words).map_err(|_| RecordFull)?;
+            self.words
+                .try_extend_from_slice(words)
+                .map_err(|_| RecordFull)?;
             self.words[self.last] += words.len() as u64;
             return Ok(());
         }
@@ -117,7 +119,9 @@ impl Record {
         }
         self.last = self.words.len();
         self.words.push(off / 8 << 6 | words.len() as u64);
-        self.words.try_extend_from_slice(words).map_err(|_| RecordFull)
+        self.words
+            .try_extend_from_slice(words)
+            .map_err(|_| RecordFull)
     }
 
     fn continues(&self, off: u64, more: usize) -> bool {
@@ -267,7 +271,11 @@ fn payload(image: &[u64; RECORD_WORDS], g: &Geometry) -> Result<Record, RecordFa
         }
         covered += 1 + words.len() as u64;
     }
-    if covered == count { Ok(record) } else { Err(RecordFault::Runs(count)) }
+    if covered == count {
+        Ok(record)
+    } else {
+        Err(RecordFault::Runs(count))
+    }
 }
 
 #[cfg(test)]
@@ -360,7 +368,9 @@ mod tests {
         let before = record.clone();
         assert_eq!(record.push(g.inode_off(9), &[1, 2]), Err(RecordFull));
         assert_eq!(record, before);
-        record.push(g.inode_off(9), &[1]).expect("the last two words");
+        record
+            .push(g.inode_off(9), &[1])
+            .expect("the last two words");
         assert_eq!(record.room(), 0);
     }
 

@@ -45,10 +45,17 @@ impl<P: Pmem> Fs<P> {
         Ok(())
     }
 
-    fn rename_at(&self, from: &Place<'_, P>, to: &Place<'_, P>, replace: bool) -> Result<(), RenameError> {
+    fn rename_at(
+        &self,
+        from: &Place<'_, P>,
+        to: &Place<'_, P>,
+        replace: bool,
+    ) -> Result<(), RenameError> {
         let mut state = self.lock();
         let state = &mut *state;
-        let found = self.find(state, &from.dir, from.name)?.ok_or(LookupError::NotFound)?;
+        let found = self
+            .find(state, &from.dir, from.name)?
+            .ok_or(LookupError::NotFound)?;
         let moved = self.get(state, found.ino)?;
         if to.dir.stat().nlink == 0 {
             return Err(LookupError::NotFound.into());
@@ -57,7 +64,11 @@ impl<P: Pmem> Fs<P> {
         let target = self.target(state, to)?;
         if let Some(target) = &target {
             if target.found.ino == found.ino {
-                return if replace { Ok(()) } else { Err(RenameError::Exists) };
+                return if replace {
+                    Ok(())
+                } else {
+                    Err(RenameError::Exists)
+                };
             }
             self.replaceable(state, &moved, target, replace)?;
         }
@@ -91,7 +102,12 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// Refuses to move a directory into itself: walks up from `dir`.
-    fn check_cycle(&self, state: &State, moved: &Inode<P>, dir: &Arc<Inode<P>>) -> Result<(), RenameError> {
+    fn check_cycle(
+        &self,
+        state: &State,
+        moved: &Inode<P>,
+        dir: &Arc<Inode<P>>,
+    ) -> Result<(), RenameError> {
         if moved.kind() != Kind::Dir {
             return Ok(());
         }
@@ -125,8 +141,15 @@ impl<P: Pmem> Fs<P> {
         let edits = self.edits(from, to, moved, target.as_ref())?;
         let words = self.head(&to.dir, to.name, moved.ino(), moved.kind());
         // Over an old entry only the inode, its kind and the sums change.
-        let len = if target.is_some() { 3 } else { head_len(to.name) };
-        let (new_at, old_at) = (self.slot_addr(&to.dir, slot)?, self.slot_addr(&from.dir, found.slot)?);
+        let len = if target.is_some() {
+            3
+        } else {
+            head_len(to.name)
+        };
+        let (new_at, old_at) = (
+            self.slot_addr(&to.dir, slot)?,
+            self.slot_addr(&from.dir, found.slot)?,
+        );
         state.orphans.try_reserve(1).map_err(|_| OutOfMemory)?;
         let mut tx = state.ring.begin(RecordKind::Rename);
         tx.store(new_at, &words[..len])?;
@@ -151,7 +174,8 @@ impl<P: Pmem> Fs<P> {
         if let Some(edit) = &edits.to {
             to.dir.adopt(edit);
         }
-        from.dir.with_index(|_, index| index.remove(found.slot, from.name));
+        from.dir
+            .with_index(|_, index| index.remove(found.slot, from.name));
         self.enter(&to.dir, slot, to.name, (moved.ino(), moved.kind()));
         Ok(())
     }
@@ -172,7 +196,10 @@ impl<P: Pmem> Fs<P> {
             to: (!same).then(|| to.dir.edit()),
         };
         edits.moved.new.core.ctime = now;
-        for edit in [Some(&mut edits.from), edits.to.as_mut()].into_iter().flatten() {
+        for edit in [Some(&mut edits.from), edits.to.as_mut()]
+            .into_iter()
+            .flatten()
+        {
             (edit.new.core.mtime, edit.new.core.ctime) = (now, now);
         }
         if moved.kind() == Kind::Dir {

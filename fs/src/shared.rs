@@ -97,7 +97,11 @@ impl<P: Pmem> Shared<P> {
     }
 
     pub fn writable(&self) -> Result<(), ChangeError> {
-        if self.read_only { Err(ChangeError::ReadOnly) } else { Ok(()) }
+        if self.read_only {
+            Err(ChangeError::ReadOnly)
+        } else {
+            Ok(())
+        }
     }
 
     /// Takes up to `want` blocks. Before it says no: everything in quarantine is looked at, and if directory blocks wait for the
@@ -114,14 +118,22 @@ impl<P: Pmem> Shared<P> {
             self.release_all(state)?;
         }
         let quarantined = state.quarantine.blocks();
-        state.space.take(want, goal).ok_or(ChangeError::NoSpace { quarantined })
+        state
+            .space
+            .take(want, goal)
+            .ok_or(ChangeError::NoSpace { quarantined })
     }
 
     fn release(&self, state: &mut State, most: usize) {
         let pages = Pages {
             pgmap: &self.backing.pgmap,
         };
-        let State { ring, space, quarantine, .. } = state;
+        let State {
+            ring,
+            space,
+            quarantine,
+            ..
+        } = state;
         quarantine.release(most, ring.passed(), &pages, |free| space.give(free));
     }
 

@@ -57,7 +57,8 @@ fn read_at<P: Pmem>(
     }
     let mut bytes = [0; SUPERBLOCK_SIZE];
     media.read(offset, &mut bytes)?;
-    let (superblock, _) = SuperBlock::read_from_prefix(&bytes).map_err(|_| SuperblockFaultKind::Magic)?;
+    let (superblock, _) =
+        SuperBlock::read_from_prefix(&bytes).map_err(|_| SuperblockFaultKind::Magic)?;
     let geometry = superblock.check(region)?;
     Ok((superblock, geometry))
 }

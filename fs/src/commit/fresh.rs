@@ -147,7 +147,10 @@ impl FreshSet {
         if self.in_place || !self.runs.is_empty() {
             media.fence();
         }
-        self.runs.into_iter().map(|fresh| Durable(fresh.0)).collect()
+        self.runs
+            .into_iter()
+            .map(|fresh| Durable(fresh.0))
+            .collect()
     }
 }
 

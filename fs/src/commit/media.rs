@@ -81,7 +81,10 @@ impl<P: Pmem> Media<P> {
 
     /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence.
     pub(crate) fn write_data(&self, run: Run, at: u64, data: &[u8]) {
-        assert!(at + data.len() as u64 <= run.len * BLOCK_SIZE, "write leaves its run");
+        assert!(
+            at + data.len() as u64 <= run.len * BLOCK_SIZE,
+            "write leaves its run"
+        );
         self.pmem.copy_nt(run.block * BLOCK_SIZE + at, data);
     }
 

@@ -57,7 +57,7 @@ mod recover;
 mod tx;
 
 pub use crate::record::{RecordFull, RecordKind};
-pub use fresh::{Class, Durable, Fresh, FreshSet, Freed, Run, Unlinked};
+pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
 pub use recover::{RecoverError, Recovered, recover};
 pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};

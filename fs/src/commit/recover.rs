@@ -57,7 +57,9 @@ pub enum RecoverError {
         offset: u64,
     },
     /// Something must be replayed and the region is read-only.
-    #[error("{records} records must be replayed, but the region is read-only (mount it writable once)")]
+    #[error(
+        "{records} records must be replayed, but the region is read-only (mount it writable once)"
+    )]
     ReadOnly {
         /// Records after the floor.
         records: usize,
@@ -96,17 +98,28 @@ pub(crate) fn scan<P: Pmem>(
         highest: 0,
     };
     let slots = g.ring_slots() as usize;
-    scan.whole.try_reserve_exact(slots).map_err(|_| OutOfMemory)?;
+    scan.whole
+        .try_reserve_exact(slots)
+        .map_err(|_| OutOfMemory)?;
     for slot in 0..u64::from(g.ring_slots()) {
         let offset = g.slot_off(slot);
-        let image: [u64; RECORD_WORDS] = media.words(offset).map_err(|source| {
-            RecoverError::Media { slot, offset, source }
-        })?;
+        let image: [u64; RECORD_WORDS] =
+            media.words(offset).map_err(|source| RecoverError::Media {
+                slot,
+                offset,
+                source,
+            })?;
         match decode(&image, slot, g, uuid) {
             Ok(Slot::Empty) => {}
             Ok(Slot::Torn) => scan.torn += 1,
             Ok(Slot::Whole(found)) => scan.whole.push(found),
-            Err(fault) => return Err(RecoverError::Record { slot, offset, fault }),
+            Err(fault) => {
+                return Err(RecoverError::Record {
+                    slot,
+                    offset,
+                    fault,
+                });
+            }
         }
         scan.highest = scan.highest.max(highest_tag(&image));
     }
@@ -119,7 +132,9 @@ impl Scan {
     pub fn pending(&self, g: &Geometry) -> Result<&[Found], RecoverError> {
         let offset = g.ring_off();
         let newest = self.whole.last().ok_or(RecoverError::Empty { offset })?;
-        let from = self.whole.partition_point(|found| found.seq <= newest.floor);
+        let from = self
+            .whole
+            .partition_point(|found| found.seq <= newest.floor);
         let pending = &self.whole[from..];
         for (seq, found) in (newest.floor + 1..).zip(pending) {
             if found.seq != seq {
@@ -133,7 +148,11 @@ impl Scan {
     /// The next sequence number (rule R8), in the torn slot if the newest one is torn.
     fn next(&self, g: &Geometry) -> u64 {
         let newest = self.whole.last().map_or(0, |found| found.seq);
-        let step = if self.highest > newest { u64::from(g.ring_slots()) } else { 1 };
+        let step = if self.highest > newest {
+            u64::from(g.ring_slots())
+        } else {
+            1
+        };
         self.highest + step
     }
 }
@@ -146,7 +165,9 @@ pub fn recover<P: Pmem>(
 ) -> Result<Recovered, RecoverError> {
     let scan = scan(media, g, uuid)?;
     let pending = scan.pending(g)?;
-    let stores = pending.iter().filter(|found| found.record.runs().next().is_some());
+    let stores = pending
+        .iter()
+        .filter(|found| found.record.runs().next().is_some());
     let records = stores.count();
     let mut ring = Ring::resume(*g, *uuid, scan.next(g));
     if media.pmem().writable() {

@@ -159,7 +159,9 @@ impl<'r> Tx<'r, Building> {
     /// Stores the record into its slot, each line's tag last, and starts the write-back: of the record, and of what the previous
     /// record stored in place.
     pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
-        let image = self.record.encode(self.seq, self.ring.floor, &self.ring.uuid);
+        let image = self
+            .record
+            .encode(self.seq, self.ring.floor, &self.ring.uuid);
         let slot = self.ring.geometry.slot_off(self.seq);
         media.store_words(slot, &image);
         media.flush_words(slot, RECORD_WORDS);

@@ -10,7 +10,9 @@ const UNWRITTEN: u32 = 1 << 31;
 
 /// An extent as it stands on the media, 16 bytes; all zero is none.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 pub struct RawExtent {
     /// First block of the file that it covers.
     pub file_block: U32,

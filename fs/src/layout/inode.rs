@@ -237,6 +237,10 @@ impl InodeImage {
             Kind::Dir => core.size.is_multiple_of(super::BLOCK_SIZE) && core.size < 1 << 38,
             Kind::Symlink => core.size <= 16 * INLINE_EXTENTS as u64 && core.entries == 0,
         };
-        if sound { Ok(()) } else { Err(InodeFault::Size(core.size)) }
+        if sound {
+            Ok(())
+        } else {
+            Err(InodeFault::Size(core.size))
+        }
     }
 }

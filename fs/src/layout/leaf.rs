@@ -96,7 +96,10 @@ impl Leaf {
         }
         let pairs = words[HEAD..].as_chunks::<2>().0[..count as usize].iter();
         Ok(pairs.enumerate().map(|(index, pair)| {
-            Extent::from_words(*pair, g).ok_or(LeafFault::Extent { index, words: *pair })
+            Extent::from_words(*pair, g).ok_or(LeafFault::Extent {
+                index,
+                words: *pair,
+            })
         }))
     }
 }

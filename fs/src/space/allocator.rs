@@ -144,7 +144,8 @@ impl Allocator {
     pub fn take(&mut self, want: u64, goal: Goal) -> Option<Fresh> {
         let colour = goal.file_block % MEGA_BLOCKS;
         let (start, len) = if want >= MEGA_BLOCKS && colour == 0 {
-            self.take_chunks(want, goal).or_else(|| self.take_small(want, goal))
+            self.take_chunks(want, goal)
+                .or_else(|| self.take_small(want, goal))
         } else if want >= MEGA_BLOCKS {
             // The head, up to where the next request can be a whole chunk.
             self.take_small(MEGA_BLOCKS - colour, goal)
@@ -162,10 +163,13 @@ impl Allocator {
         let need = want / MEGA_BLOCKS;
         let after = goal.after.map(|block| (block + self.base) / MEGA_BLOCKS);
         let follows = after.filter(|chunk| {
-            goal.after.is_some_and(|b| (b + self.base).is_multiple_of(MEGA_BLOCKS)) && self.chunks.contains_key(chunk)
+            goal.after
+                .is_some_and(|b| (b + self.base).is_multiple_of(MEGA_BLOCKS))
+                && self.chunks.contains_key(chunk)
         });
         let gib = || {
-            let huge = goal.total.max(want) >= GIB_BLOCKS && goal.file_block.is_multiple_of(GIB_BLOCKS);
+            let huge =
+                goal.total.max(want) >= GIB_BLOCKS && goal.file_block.is_multiple_of(GIB_BLOCKS);
             if huge { self.first_gib() } else { None }
         };
         let chunk = follows.or_else(gib).or_else(|| self.longest())?;
@@ -292,7 +296,10 @@ mod tests {
     #[test]
     fn a_request_out_of_colour_gets_its_head_first() {
         let mut space = all(0, 0, 8192);
-        let goal = Goal { file_block: 500, ..Goal::default() };
+        let goal = Goal {
+            file_block: 500,
+            ..Goal::default()
+        };
         assert_eq!(space.take(2000, goal).expect("room").run().len, 12);
     }
 
@@ -311,7 +318,17 @@ mod tests {
         let mut after = None;
         let mut first = None;
         for file_block in 0..1500 {
-            let run = space.take(1, Goal { file_block, after, total: 0 }).expect("room").run();
+            let run = space
+                .take(
+                    1,
+                    Goal {
+                        file_block,
+                        after,
+                        total: 0,
+                    },
+                )
+                .expect("room")
+                .run();
             let start = *first.get_or_insert(run.block);
             assert_eq!(run.block, start + file_block);
             after = Some(run.end());

@@ -63,10 +63,17 @@ impl Quarantined {
             return [Some(Self(Freed { run, class, seq })), None, None];
         };
         let part = |block: Block, end: Block| {
-            let run = Run { block, len: end - block };
+            let run = Run {
+                block,
+                len: end - block,
+            };
             (end > block).then_some(Self(Freed { run, class, seq }))
         };
-        [part(run.block, held), part(held, held + 1), part(held + 1, run.end())]
+        [
+            part(run.block, held),
+            part(held, held + 1),
+            part(held + 1, run.end()),
+        ]
     }
 }
 
@@ -162,7 +169,11 @@ mod tests {
     }
 
     fn freed(block: Block, len: u64, class: Class, seq: u64) -> Freed {
-        Freed { run: Run { block, len }, class, seq }
+        Freed {
+            run: Run { block, len },
+            class,
+            seq,
+        }
     }
 
     fn released(q: &mut Quarantine, passed: u64, held: &[Block]) -> Vec<Block> {
