@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use boot::kernel::{target_directory, workspace};
+use boot::kernel::{cargo, target_directory, workspace};
 
 /// What a run left behind.
 #[derive(Clone, Debug)]
@@ -16,9 +16,39 @@ pub struct Ran {
     pub stderr: String,
 }
 
-/// The program's path; cargo builds it with the workspace's default members.
+/// The program's path.
 pub fn program() -> PathBuf {
     target_directory().join("debug/holdfast")
+}
+
+/// Builds the program: `cargo test` does that only for a package with tests of its own.
+///
+/// # Errors
+/// When cargo does not run, or fails.
+pub fn build() -> std::io::Result<()> {
+    let mut command = cargo();
+    command.args([
+        "build",
+        "--package",
+        "boot",
+        "--bin",
+        "holdfast",
+        "--target-dir",
+    ]);
+    match command.arg(target_directory()).status()?.success() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("the build of the driver failed")),
+    }
+}
+
+/// The program with the given words, nothing on standard input, and no other changes to what a user has.
+pub fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .args(words)
+        .stdin(Stdio::null())
+        .current_dir(workspace());
+    command
 }
 
 /// Runs the program with the given words and nothing on standard input.
@@ -26,11 +56,14 @@ pub fn program() -> PathBuf {
 /// # Errors
 /// When it does not start.
 pub fn holdfast(words: &[&str]) -> std::io::Result<Ran> {
-    let mut command = Command::new(program());
-    command
-        .args(words)
-        .stdin(Stdio::null())
-        .current_dir(workspace());
+    run(command(words))
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it does not start.
+pub fn run(mut command: Command) -> std::io::Result<Ran> {
     let output = command.output()?;
     Ok(Ran {
         code: output.status.code(),
@@ -42,7 +75,7 @@ pub fn holdfast(words: &[&str]) -> std::io::Result<Ran> {
 /// Runs one script and returns what it left behind.
 ///
 /// # Errors
-/// As [`holdfast`].
+/// When it does not start.
 pub fn exec(options: &[&str], script: &str) -> std::io::Result<Ran> {
     holdfast(&[options, &["exec", script]].concat())
 }

@@ -4,19 +4,30 @@ use std::process::ExitCode;
 
 use boot::kernel::{self, Profile};
 use libtest_mimic::{Arguments, Failed, Trial};
+use tests::driver;
 
+#[path = "exec/images.rs"]
+mod images;
+#[path = "exec/install.rs"]
+mod install;
 #[path = "exec/usage.rs"]
 mod usage;
 
 type Check = fn() -> Result<(), Failed>;
 
+fn build() -> anyhow::Result<()> {
+    driver::build()?;
+    kernel::build(kernel::Program::Kernel, Profile::Release)?;
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    if let Err(why) = kernel::build(kernel::Program::Kernel, Profile::Release) {
-        eprintln!("the kernel cannot be built: {why}");
+    if let Err(why) = build() {
+        eprintln!("the program cannot be built: {why:#}");
         return ExitCode::FAILURE;
     }
-    let lists = [usage::CASES];
+    let lists = [usage::CASES, install::CASES, images::CASES];
     let trials = lists
         .concat()
         .into_iter()

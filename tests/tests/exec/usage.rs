@@ -1,7 +1,10 @@
 //! The command line and the exit codes.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Failed;
-use tests::driver::{Ran, holdfast};
+use tests::driver::{Ran, command, holdfast, run};
 
 use crate::Check;
 
@@ -17,6 +20,8 @@ pub const CASES: &[(&str, Check)] = &[
         qemu_refuses,
     ),
     ("usage::a_machine_that_never_ends_ends_with_4", never_ends),
+    ("usage::qemu_dies_with_a_driver_that_is_killed", qemu_dies),
+    ("usage::a_run_leaves_no_scratch_file_behind", no_leftovers),
 ];
 
 fn expect(ran: &Ran, code: i32, part: &str) -> Result<(), Failed> {
@@ -57,4 +62,43 @@ fn never_ends() -> Result<(), Failed> {
         4,
         "time ran out",
     )
+}
+
+/// Kills the driver in the way that leaves it no last word, while the machine stands still.
+fn qemu_dies() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let pid_file = directory.path().join("pid");
+    let words = ["exec", "nfit", "--", "-S", "-pidfile"];
+    let mut driver = command(&words).arg(&pid_file).spawn()?;
+    let read_pid = || std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n'));
+    let started = within(Duration::from_secs(30), read_pid);
+    driver.kill()?;
+    driver.wait()?;
+    let process = Path::new("/proc").join(std::fs::read_to_string(&pid_file)?.trim());
+    match started && within(Duration::from_secs(5), || !process.exists()) {
+        true => Ok(()),
+        false => Err(format!("{} lives on", process.display()).into()),
+    }
+}
+
+fn within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+fn no_leftovers() -> Result<(), Failed> {
+    let directory = tempfile::tempdir()?;
+    let mut command = command(&["--timeout", "1s", "exec", "nfit", "--", "-S"]);
+    command.env("TMPDIR", directory.path());
+    expect(&run(command)?, 4, "time ran out")?;
+    match std::fs::read_dir(directory.path())?.next() {
+        None => Ok(()),
+        Some(left) => Err(format!("left behind: {:?}", left?.path()).into()),
+    }
 }
