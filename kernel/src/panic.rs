@@ -63,8 +63,8 @@ fn backtrace() {
 
 /// The saved frame pointer and the return address at `frame`, if that is mapped.
 fn read_frame(frame: u64) -> Option<[u64; 2]> {
-    let mapped = |at: u64| VirtAddr::try_new(at).is_ok_and(|va| paging::is_mapped(va));
-    let good = frame % 8 == 0 && frame >> 63 == 1 && mapped(frame) && mapped(frame + 15);
+    let mapped = |at: u64| VirtAddr::try_new(at).is_ok_and(paging::is_mapped);
+    let good = frame.is_multiple_of(8) && frame >> 63 == 1 && mapped(frame) && mapped(frame + 15);
     // SAFETY: the 16 bytes are mapped kernel memory; whatever they hold is only printed and checked in the same way.
     good.then(|| unsafe { (frame as *const [u64; 2]).read() })
 }

@@ -2,4 +2,4 @@
 
 mod faults;
 mod harness;
-mod threads;
+mod machine;

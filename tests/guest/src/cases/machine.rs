@@ -1,0 +1,228 @@
+//! Cases of the machine layer: threads, time, memory and its permissions.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kernel::mem::{self, frames, paging};
+use kernel::{thread, time};
+use mm::addr::{PAGE_SIZE, VirtAddr};
+use mm::sync::{Cancel, SpinLock, Wait, WaitError, WaitQueue, sleep_us};
+
+use crate::case;
+
+case! {
+    /// A thread that never gives up the CPU is interrupted, and others run meanwhile.
+    fn a_busy_thread_is_preempted() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = stop.clone();
+        let busy = thread::spawn("busy", move || {
+            let mut turns = 0_u64;
+            while !theirs.load(Ordering::Relaxed) {
+                turns += 1;
+            }
+            turns
+        });
+        sleep_us(20_000);
+        stop.store(true, Ordering::Relaxed);
+        assert!(busy.expect("a thread").join() > 0);
+    }
+}
+
+case! {
+    /// Three busy threads get about the same share.
+    fn busy_threads_take_turns() {
+        let end = time::now_us() + 300_000;
+        let spin = move || {
+            let mut slices = 0_u64;
+            let mut last = time::now_us();
+            while last < end {
+                let now = time::now_us();
+                slices += u64::from(now - last > 1000);
+                last = now;
+            }
+            slices
+        };
+        let threads: Vec<_> = (0..3).map(|_| thread::spawn("spin", spin).expect("a thread")).collect();
+        threads.into_iter().for_each(|t| assert!(t.join() >= 3, "a thread was interrupted less than 3 times"));
+    }
+}
+
+case! {
+    /// A sleep lasts as long as asked, never less.
+    fn a_sleep_ends_at_its_deadline() {
+        for us in [1, 500, 5_000, 50_000] {
+            let start = time::now_us();
+            sleep_us(us);
+            assert!(time::now_us() - start >= us, "slept {} of {us} us", time::now_us() - start);
+        }
+    }
+}
+
+case! {
+    /// A wait with a deadline ends by it; a cancelled one by the cancel; a woken one well.
+    fn waits_end_in_three_ways() {
+        let shared = Arc::new((WaitQueue::new(), AtomicBool::new(false), Cancel::new()));
+        let theirs = shared.clone();
+        let waiter = thread::spawn("waiter", move || {
+            let (queue, flag, cancel) = &*theirs;
+            let done = || flag.load(Ordering::Acquire);
+            let timed = queue.wait_until(done, &Wait::until(time::now_us() + 2_000));
+            let cancelled = queue.wait_until(done, &Wait::forever().or_cancelled(cancel));
+            let woken = queue.wait_until(done, &Wait::forever());
+            (timed, cancelled, woken)
+        });
+        sleep_us(20_000);
+        shared.2.cancel();
+        sleep_us(20_000);
+        shared.1.store(true, Ordering::Release);
+        shared.0.wake_all();
+        let ends = waiter.expect("a thread").join();
+        assert_eq!(ends, (Err(WaitError::TimedOut), Err(WaitError::Cancelled), Ok(())));
+    }
+}
+
+case! {
+    /// Two threads hand a turn to and fro; a wake-up that comes before the sleep is not lost.
+    fn ten_thousand_hand_overs_lose_none() {
+        const TURNS: u64 = 10_000;
+        let shared = Arc::new((WaitQueue::new(), AtomicU64::new(0)));
+        let play = |side: u64, shared: Arc<(WaitQueue, AtomicU64)>| move || {
+            while shared.1.load(Ordering::Acquire) < TURNS {
+                let mine = || {
+                    let turn = shared.1.load(Ordering::Acquire);
+                    turn % 2 == side || turn >= TURNS
+                };
+                if shared.0.wait_until(mine, &Wait::until(time::now_us() + 2_000_000)).is_err() {
+                    return false;
+                }
+                if shared.1.load(Ordering::Acquire) < TURNS {
+                    shared.1.fetch_add(1, Ordering::AcqRel);
+                }
+                shared.0.wake_all();
+            }
+            true
+        };
+        let other = thread::spawn("other", play(1, shared.clone())).expect("a thread");
+        assert!(play(0, shared)(), "a wake-up was lost here");
+        assert!(other.join(), "a wake-up was lost there");
+    }
+}
+
+case! {
+    /// No memory for a stack, or no slot, is an error; afterwards threads can be made again.
+    fn spawning_without_memory_is_an_error() {
+        let gate = Arc::new((WaitQueue::new(), AtomicBool::new(false)));
+        let hold = |gate: Arc<(WaitQueue, AtomicBool)>| move || {
+            gate.0.wait_until(|| gate.1.load(Ordering::Acquire), &Wait::forever()).is_ok()
+        };
+        let mut threads = Vec::with_capacity(thread::MAX_THREADS);
+        mem::inject_failures(u64::MAX);
+        let refused = (0..=thread::MAX_THREADS).find_map(|_| match thread::spawn("held", hold(gate.clone())) {
+            Ok(t) => {
+                threads.push(t);
+                None
+            }
+            Err(e) => Some(e),
+        });
+        mem::inject_failures(0);
+        assert_eq!(refused, Some(thread::SpawnError::OutOfMemory));
+        let again = thread::spawn("again", || 7).expect("memory is back");
+        gate.1.store(true, Ordering::Release);
+        gate.0.wake_all();
+        assert!(threads.into_iter().all(thread::JoinHandle::join));
+        assert_eq!(again.join(), 7);
+    }
+}
+
+case! {
+    /// No page of the kernel's half is both writable and executable, and the image has no writable alias.
+    fn nothing_is_writable_and_executable() {
+        let text = VirtAddr::new(nothing_is_writable_and_executable as *const () as u64);
+        let code = paging::kernel().walk(text).expect("code is mapped").entry;
+        assert!(!code.is_writable());
+        let phys = paging::phys_of(text).expect("code is mapped");
+        assert!(paging::kernel().walk(paging::direct(phys)).is_none(), "the text is in the direct map");
+        let local = 0_u64;
+        let heap = alloc::boxed::Box::new(0_u64);
+        for data in [&raw const local as u64, &raw const *heap as u64, &raw const COUNTER as u64] {
+            let entry = paging::kernel().walk(VirtAddr::new(data)).expect("data is mapped").entry;
+            assert!(entry.is_writable() && entry.flags().contains(mm::table::MapFlags::NO_EXECUTE), "{entry:?}");
+        }
+    }
+}
+
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+case! {
+    /// Below every stack lies unmapped memory.
+    fn stacks_have_guard_pages() {
+        let here = 0_u8;
+        let mut at = &raw const here as u64 & !(PAGE_SIZE - 1);
+        let bottom = at - thread::STACK_BYTES;
+        while paging::kernel().walk(VirtAddr::new(at)).is_some() {
+            at -= PAGE_SIZE;
+            assert!(at >= bottom, "no guard page below the stack");
+        }
+    }
+}
+
+case! {
+    machine = "--no-pmem --memory 128M",
+    /// The heap grows as long as there is RAM; then an allocation is an error, and the kernel goes on.
+    fn a_full_heap_is_an_error() {
+        let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(256);
+        let size = 1 << 20;
+        let refused = loop {
+            let mut block = Vec::new();
+            match block.try_reserve_exact(size) {
+                Ok(()) => blocks.push(block),
+                Err(e) => break e,
+            }
+            assert!(blocks.len() < 128, "more than the machine's RAM");
+        };
+        assert!(blocks.len() > 64, "only {} MiB before {refused}", blocks.len());
+        assert!(frames::free_frames() > 0, "nothing is left for page tables");
+        drop(blocks);
+        let mut again = Vec::<u8>::new();
+        assert!(again.try_reserve_exact(32 << 20).is_ok(), "the memory did not come back");
+    }
+}
+
+case! {
+    /// The frame allocator gives every frame once and takes it back.
+    fn frames_are_given_once() {
+        let before = frames::free_frames();
+        let taken: Vec<_> = (0..64).map(|_| frames::alloc(0).expect("a frame")).collect();
+        for (i, frame) in taken.iter().enumerate() {
+            assert!(!taken[..i].contains(frame), "{frame:?} was given twice");
+        }
+        taken.into_iter().for_each(|f| frames::free(f, 0));
+        assert_eq!(frames::free_frames(), before);
+    }
+}
+
+case! {
+    /// A spin lock keeps the timer away: no other thread runs while it is held.
+    fn a_spin_lock_holds_off_preemption() {
+        static SEEN: AtomicU64 = AtomicU64::new(0);
+        let lock = SpinLock::new(());
+        let stop = Arc::new(AtomicBool::new(false));
+        let theirs = stop.clone();
+        let other = thread::spawn("other", move || {
+            while !theirs.load(Ordering::Relaxed) {
+                SEEN.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        sleep_us(1_000);
+        let guard = lock.lock();
+        let before = SEEN.load(Ordering::Relaxed);
+        time::spin_us(20_000);
+        let after = SEEN.load(Ordering::Relaxed);
+        drop(guard);
+        stop.store(true, Ordering::Relaxed);
+        other.expect("a thread").join();
+        assert!(before > 0, "the other thread never ran");
+        assert_eq!(before, after);
+    }
+}
