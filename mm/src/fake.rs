@@ -112,12 +112,16 @@ impl Drop for HeapTables {
     }
 }
 
-/// The translations that one CPU has cached, by root table and page.
-type Cache = HashMap<(Pfn, VirtAddr), Mapped>;
+/// The translations that the CPUs have cached.
+type Cache = HashMap<Key, Mapped>;
+
+/// CPU, root table, page.
+type Key = (usize, Pfn, VirtAddr);
 
 type Hook = Arc<dyn Fn(VaRange) + Send + Sync>;
 
-/// A TLB that remembers every translation used through [`ModelTlb::access`] until a flush covers it.
+/// The TLBs of any number of CPUs: they remember every translation used through [`ModelTlb::access_on`] until a
+/// flush covers it.
 ///
 /// As a real one does, it goes on permitting what the page table has forbidden since.
 #[derive(Default)]
@@ -143,19 +147,34 @@ impl ModelTlb {
         self.flushes.load(Ordering::Relaxed)
     }
 
-    /// Makes one access as a CPU does: through the cached translation if it permits the access, else through the
-    /// page table, faulting as often as needed. Says which frame was reached.
+    /// Makes one access as CPU 0; see [`ModelTlb::access_on`].
     ///
     /// # Errors
     ///
-    /// That of the fault which could not be handled.
+    /// As [`ModelTlb::access_on`].
     pub fn access(
         &self,
         space: &AddressSpace,
         va: VirtAddr,
         access: Access,
     ) -> Result<Pfn, FaultError> {
-        let key = (space.root(), va.align_down(PAGE_SIZE));
+        self.access_on(0, space, va, access)
+    }
+
+    /// Makes one access as that CPU does: through its cached translation if it permits the access, else through the
+    /// page table, faulting as often as needed. Says which frame was reached.
+    ///
+    /// # Errors
+    ///
+    /// That of the fault which could not be handled.
+    pub fn access_on(
+        &self,
+        cpu: usize,
+        space: &AddressSpace,
+        va: VirtAddr,
+        access: Access,
+    ) -> Result<Pfn, FaultError> {
+        let key = (cpu, space.root(), va.align_down(PAGE_SIZE));
         loop {
             if let Some(hit) = self.lookup(key).filter(|m| permits(m, access)) {
                 return Ok(hit.pfn);
@@ -173,7 +192,7 @@ impl ModelTlb {
         }
     }
 
-    fn lookup(&self, key: (Pfn, VirtAddr)) -> Option<Mapped> {
+    fn lookup(&self, key: Key) -> Option<Mapped> {
         unpoisoned(&self.cache).get(&key).copied()
     }
 
@@ -200,7 +219,7 @@ impl Tlb for ModelTlb {
         if let (Some(hook), Some(range)) = (hook, VaRange::covering(start, end)) {
             hook(range);
         }
-        unpoisoned(&self.cache).retain(|&(r, va), _| r != root || va < start || va >= end);
+        unpoisoned(&self.cache).retain(|&(_, r, va), _| r != root || va < start || va >= end);
     }
 }
 

@@ -344,6 +344,7 @@ fn take(
         return Ok(Pin::Changed);
     };
     let size = folio.size();
+    between::reading_and_pinning();
     match pgmap.try_pin(&folio, count(pages)) {
         Ok(()) => {}
         Err(PinError::Idle) => return Ok(Pin::Changed),
@@ -369,6 +370,23 @@ fn take(
         folio: size,
     });
     Ok(Pin::Taken(pages))
+}
+
+/// Where a test lets something happen between two steps; nothing otherwise.
+mod between {
+    #[cfg(all(test, not(loom)))]
+    std::thread_local! {
+        /// Done once, on this thread, between the first reading of an entry and the pin of its folio.
+        pub(super) static ONCE: core::cell::RefCell<Option<alloc::boxed::Box<dyn FnOnce()>>> =
+            const { core::cell::RefCell::new(None) };
+    }
+
+    pub(super) fn reading_and_pinning() {
+        #[cfg(all(test, not(loom)))]
+        if let Some(action) = ONCE.with_borrow_mut(Option::take) {
+            action();
+        }
+    }
 }
 
 /// Drops `pages` pins of the folio that holds `pfn`.

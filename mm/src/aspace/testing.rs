@@ -1,4 +1,5 @@
-//! A file on a pgmap, an address space over a TLB that keeps stale translations, and a watch on the order of the zap.
+//! A file on a pgmap, an address space over a TLB that keeps stale translations, and a watch on the order of the
+//! zap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

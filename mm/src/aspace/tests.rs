@@ -29,6 +29,8 @@ fn a_hole_reads_as_the_zero_page_until_the_first_store() {
         w.tlb.access(&w.space, va, Access::Read).unwrap().get(),
         ZERO_PAGE
     );
+    let on_another_cpu = w.tlb.access_on(1, &w.space, va, Access::Read);
+    assert_eq!(on_another_cpu.unwrap().get(), ZERO_PAGE);
     assert!(!w.space.translate(va).unwrap().counted);
     assert_eq!(w.tlb.access(&w.space, va, Access::Write), Ok(w.pfn(0)));
     assert_eq!(w.counts(0), mapped(1));
@@ -36,7 +38,7 @@ fn a_hole_reads_as_the_zero_page_until_the_first_store() {
         !w.tlb.reaches(Pfn::new(ZERO_PAGE).unwrap(), 1),
         "the zero page was flushed before it was replaced"
     );
-    assert_eq!(w.tlb.access(&w.space, va, Access::Read), Ok(w.pfn(0)));
+    assert_eq!(w.tlb.access_on(1, &w.space, va, Access::Read), Ok(w.pfn(0)));
 }
 
 #[test]
@@ -139,33 +141,48 @@ fn after_write_protection_no_cpu_can_store_without_a_fault() {
     assert_eq!(w.counts(1), mapped(1));
 }
 
-/// Another CPU took the entry away and is still flushing: its stale translation can store, so we flush too.
-#[test]
-fn write_protection_does_not_trust_a_flush_that_is_under_way() {
+/// One CPU has taken the entry away and is still flushing; what `other` does meanwhile must leave no stale
+/// translation.
+fn while_a_zap_is_flushing(other: impl Fn(&World, VaRange)) {
     let w = World::new();
     let range = w.map(&w.file(0, 1), 1, RW);
     w.touch(range, Access::Write);
-    let (entered, first) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(true));
-    let (held, release) = (Mutex::new(()), entered.clone());
-    let held = Arc::new(held);
-    let gate = held.clone();
-    let guard = lock(&held);
+    let (first, entered) = (AtomicBool::new(true), Arc::new(AtomicBool::new(false)));
+    let gate = Arc::new(Mutex::new(()));
+    let (gate_of_zap, zap_entered) = (gate.clone(), entered.clone());
+    let closed = lock(&gate);
     w.tlb.on_flush(move |_| {
         if first.swap(false, Ordering::SeqCst) {
-            entered.store(true, Ordering::SeqCst);
-            drop(lock(&gate));
+            zap_entered.store(true, Ordering::SeqCst);
+            drop(lock(&gate_of_zap));
         }
     });
     std::thread::scope(|s| {
         s.spawn(|| w.space.zap(range));
-        while !release.load(Ordering::SeqCst) {
+        while !entered.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
         assert!(w.tlb.may_write(w.pfn(0)), "the zap is still flushing");
-        w.space.write_protect(range);
-        assert!(!w.tlb.may_write(w.pfn(0)));
-        drop(guard);
+        other(&w, range);
+        assert!(!w.tlb.reaches(w.pfn(0), 1));
+        assert_eq!(
+            w.counts(0),
+            mapped(1),
+            "the reference is the first zap's to drop"
+        );
+        drop(closed);
     });
+    assert_eq!(w.counts(0), mapped(0));
+}
+
+#[test]
+fn write_protection_does_not_trust_a_flush_that_is_under_way() {
+    while_a_zap_is_flushing(|w, range| w.space.write_protect(range));
+}
+
+#[test]
+fn a_zap_does_not_trust_a_flush_that_is_under_way() {
+    while_a_zap_is_flushing(|w, range| w.space.zap(range));
 }
 
 #[test]
@@ -612,7 +629,8 @@ fn the_last_reference_to_an_object_is_dropped_without_locks() {
     assert_eq!(*lock(&held), Some(0));
 }
 
-/// Faults, zaps, write protection and unmapping from four threads: every count ends at 0, and no page is idle too early.
+/// Faults, zaps, write protection and unmapping from four threads: every count ends at 0, and no page is idle too
+/// early.
 #[test]
 fn concurrent_faults_and_zaps_keep_the_counts_exact() {
     let w = World::new();

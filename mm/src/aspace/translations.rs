@@ -14,9 +14,10 @@
 //! caller read the counts. A sequentially consistent fence stands between the two steps on both sides, so at least
 //! one sees the other: gup finds the entry changed and undoes its pin, or the reader of the counts finds the pin.
 //!
-//! **Write protection** must not return while any CPU can still store, also when it was another CPU that took the
-//! permission away and is still flushing. `flushing` counts the batches between their first clear and the end of
-//! their flush; if it finds one, write protection flushes for itself.
+//! **Nobody returns early.** A zap must not return while any CPU can still reach the range, nor write protection
+//! while any CPU can still store to it, also when it was another CPU that changed the entries and is still
+//! flushing. `flushing` counts the batches between their first change and the end of their flush; whoever finds one
+//! there when it is done flushes the range itself.
 
 #![expect(unsafe_code, reason = "detaches and frees page tables")]
 
@@ -78,8 +79,8 @@ struct Cleared {
 
 /// Entries on their way from the page table to the drop of their references.
 #[must_use = "cleared entries must be flushed, and their references dropped, by `finish`"]
-struct Batch<'a> {
-    cleared: ArrayVec<Cleared, BATCH>,
+struct Batch<'a, const N: usize> {
+    cleared: ArrayVec<Cleared, N>,
     flushing: Flushing<'a>,
 }
 
@@ -94,7 +95,7 @@ impl<'a> Flushing<'a> {
         Self(count)
     }
 
-    /// Whether another batch is between its first clear and the end of its flush.
+    /// Whether a batch is between its first clear and the end of its flush, this one apart.
     fn has_company(&self) -> bool {
         // Acquire: pairs with the Release in `drop`; who is not counted any more has flushed.
         self.0.load(Ordering::Acquire) > 1
@@ -123,7 +124,7 @@ impl Span {
 enum Placed<'a> {
     Done(Installed),
     /// Something else stood there and was cleared.
-    Displaced(Batch<'a>),
+    Displaced(Batch<'a, 1>),
     /// An empty table stood there and was detached.
     Detached(Pfn),
 }
@@ -216,7 +217,7 @@ impl Translations {
     pub(super) fn zap(&self, range: VaRange) {
         let mut at = range.start().as_u64();
         while at < range.end().as_u64() {
-            let mut batch = self.batch();
+            let mut batch = self.batch::<BATCH>();
             at = self.scan(at, range.end().as_u64(), |va, leaf| {
                 let entry = table::take(leaf.slot);
                 batch.cleared.push(Cleared {
@@ -230,6 +231,15 @@ impl Translations {
             fence(Ordering::SeqCst);
             self.finish(batch);
         }
+        self.flush_for_others(range, &Flushing::begin(&self.flushing), Span::default());
+    }
+
+    /// Flushes `changed`, and the range too if somebody else may have cleared entries there and is still flushing.
+    fn flush_for_others(&self, range: VaRange, own: &Flushing<'_>, mut changed: Span) {
+        if own.has_company() {
+            changed.add(range.start(), range.end());
+        }
+        self.flush(changed);
     }
 
     /// Takes the permission to store away, and returns when no CPU has it any more.
@@ -247,10 +257,7 @@ impl Translations {
                 true
             });
         }
-        if flushing.has_company() {
-            changed.add(range.start(), range.end());
-        }
-        self.flush(changed);
+        self.flush_for_others(range, &flushing, changed);
     }
 
     fn flush(&self, span: Span) {
@@ -284,7 +291,7 @@ impl Translations {
         at
     }
 
-    fn batch(&self) -> Batch<'_> {
+    fn batch<const N: usize>(&self) -> Batch<'_, N> {
         Batch {
             cleared: ArrayVec::new(),
             flushing: Flushing::begin(&self.flushing),
@@ -292,7 +299,7 @@ impl Translations {
     }
 
     /// Flushes what was cleared, then drops its references.
-    fn finish(&self, batch: Batch<'_>) {
+    fn finish<const N: usize>(&self, batch: Batch<'_, N>) {
         let Batch { cleared, flushing } = batch;
         let mut span = Span::default();
         cleared

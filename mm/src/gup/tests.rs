@@ -270,6 +270,57 @@ fn concurrent_pins_and_zaps_keep_the_counts_exact() {
     w.assert_order_kept();
 }
 
+/// Between the reading of the entry and the pin the page goes to another file, which maps it: the pin succeeds, the
+/// second reading tells, and the pin is undone.
+#[test]
+fn a_page_that_changed_hands_before_the_pin_is_let_go() {
+    let w = Arc::new(World::new());
+    let (a, b) = (w.file(0, 1), w.file(1, 0));
+    let (ours, theirs) = (w.map(&a, 1, RW), w.map(&b, 1, RW));
+    w.touch(ours, Access::Write);
+    let (world, from, to) = (w.clone(), a.clone(), b.clone());
+    let hand_over_and_map = move || {
+        hand_over(&world, &from, &to);
+        world.touch(theirs, Access::Write);
+    };
+    let on_another_cpu = || std::thread::spawn(hand_over_and_map).join().unwrap();
+    between::ONCE.set(Some(std::boxed::Box::new(on_another_cpu)));
+    let gone = GupError::Fault {
+        at: ours.start(),
+        why: FaultError::PastEof,
+    };
+    assert_eq!(
+        pin_user_pages(&w.space, ours.start(), 1, true).unwrap_err(),
+        gone
+    );
+    assert_eq!(
+        w.counts(0),
+        crate::page::Counts {
+            mapped: 1,
+            pinned: 0
+        }
+    );
+    w.assert_order_kept();
+}
+
+/// As above, but the page has gone to nobody: it is idle, and cannot be pinned at all.
+#[test]
+fn a_page_that_became_idle_before_the_pin_is_faulted_in_again() {
+    let w = Arc::new(World::new());
+    let file = w.file(0, 1);
+    let range = w.map(&file, 1, RW);
+    w.touch(range, Access::Write);
+    let world = w.clone();
+    between::ONCE.set(Some(std::boxed::Box::new(move || world.space.zap(range))));
+    let faults = file.state().faults.len();
+    let pins = pin_user_pages(&w.space, range.start(), 1, true).unwrap();
+    assert_eq!(
+        (pinned(&w, 0..1), file.state().faults.len()),
+        ([1].to_vec(), faults + 1)
+    );
+    drop(pins);
+}
+
 /// Two files take turns at one frame; a pin taken through a file holds a page that is that file's, as long as it lasts.
 #[test]
 fn a_pinned_page_never_belongs_to_somebody_else() {

@@ -8,7 +8,7 @@
 //! and walk at once through `&self`. What `&self` never does is free a table. Taking an empty table away is the one
 //! step that needs more: writers must be kept out while it is detached (the address space holds its page-table
 //! lock), and walkers must be gone before it is freed (they run with interrupts off, and `Tlb::flush` waits for
-//! them). [`PageTable::detach_empty`] says so in its safety section.
+//! them). `PageTable::detach_empty` says so in its safety section.
 //!
 //! **What it does not do.** It flushes no TLB: whoever takes a permission away calls [`Tlb`](crate::tlb::Tlb) after
 //! it. Giving more permission needs no flush; a CPU that still holds the old translation takes one spurious fault.
@@ -255,7 +255,7 @@ impl<M: PageTableMem> PageTable<M> {
     fn best_size(&self, va: u64, phys: u64, len: u64) -> PageSize {
         let fits = |size: PageSize| {
             size.order() <= self.mem.largest_page().order()
-                && (va | phys) % size.bytes() == 0
+                && (va | phys).is_multiple_of(size.bytes())
                 && len >= size.bytes()
         };
         [PageSize::Size1G, PageSize::Size2M]
@@ -443,7 +443,7 @@ fn level_of(size: PageSize) -> u8 {
 
 fn check_range(va: VirtAddr, phys: PhysAddr, len: u64) -> Result<(), MapPageError> {
     let small = PageSize::Size4K.bytes();
-    let aligned = va.is_aligned(small) && phys.is_aligned(small) && len % small == 0;
+    let aligned = va.is_aligned(small) && phys.is_aligned(small) && len.is_multiple_of(small);
     let last = len.checked_sub(1).and_then(|l| va.as_u64().checked_add(l));
     let one_half = len == 0
         || last.is_some_and(|l| VirtAddr::try_new(l).is_ok() && (l ^ va.as_u64()) >> 63 == 0);
