@@ -260,7 +260,8 @@ impl<S: BorrowMut<[u64]>> Buddies<S> {
         }
         let at = pfn.get() - self.plan.base;
         let free_above = (order..=MAX_ORDER).any(|o| self.is_set(o, at >> o));
-        !free_above && !(cfg!(debug_assertions) && self.any_free_within(at, order))
+        let free_within = cfg!(debug_assertions) && self.any_free_within(at, order);
+        !free_above && !free_within
     }
 
     fn any_free_within(&self, at: u64, order: u8) -> bool {

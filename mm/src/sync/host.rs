@@ -1,11 +1,13 @@
-//! The host's runtime: std threads, `park` and `unpark`, and a monotonic clock.
+//! The host's runtime: std threads and a monotonic clock.
+//!
+//! Each thread has a park token of its own, apart from that of `std::thread::park`: std spends its token in its own waiting
+//! (scoped threads, channels), which would lose a wake-up of ours.
 
 use super::held::HeldLocks;
 use super::runtime::{Runtime, ThreadId};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::thread::{self, Thread};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The runtime of every std thread.
@@ -14,12 +16,40 @@ pub(super) struct Host;
 pub(super) static HOST: Host = Host;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
-static THREADS: LazyLock<Mutex<HashMap<ThreadId, Thread>>> = LazyLock::new(Mutex::default);
+static THREADS: LazyLock<Mutex<HashMap<ThreadId, Arc<Token>>>> = LazyLock::new(Mutex::default);
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// What an unpark leaves and a park takes.
+#[derive(Default)]
+struct Token {
+    left: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Token {
+    fn leave(&self) {
+        *unpoisoned(&self.left) = true;
+        self.changed.notify_one();
+    }
+
+    fn take(&self, at_most: Duration) {
+        let left = unpoisoned(&self.left);
+        let waited = self
+            .changed
+            .wait_timeout_while(left, at_most, |left| !*left);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
+
+/// Locks what is never left half changed, so that a panicking test does no harm to the others.
+fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A thread's number, listed in [`THREADS`] for as long as the thread lives.
 struct Me {
     id: ThreadId,
+    token: Arc<Token>,
     held: &'static HeldLocks,
 }
 
@@ -32,9 +62,11 @@ impl Me {
         // Relaxed: only the uniqueness of the number matters.
         let id =
             ThreadId::new(NEXT.fetch_add(1, Ordering::Relaxed)).expect("fewer than 2^64 threads");
-        threads().insert(id, thread::current());
+        let token = Arc::<Token>::default();
+        unpoisoned(&THREADS).insert(id, token.clone());
         Self {
             id,
+            token,
             held: held_slot(),
         }
     }
@@ -42,11 +74,8 @@ impl Me {
 
 impl Drop for Me {
     fn drop(&mut self) {
-        threads().remove(&self.id);
-        FREE_HELD
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(self.held);
+        unpoisoned(&THREADS).remove(&self.id);
+        unpoisoned(&FREE_HELD).push(self.held);
     }
 }
 
@@ -54,16 +83,8 @@ impl Drop for Me {
 static FREE_HELD: Mutex<Vec<&'static HeldLocks>> = Mutex::new(Vec::new());
 
 fn held_slot() -> &'static HeldLocks {
-    let old = FREE_HELD
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .pop();
+    let old = unpoisoned(&FREE_HELD).pop();
     old.unwrap_or_else(|| Box::leak(Box::default()))
-}
-
-fn threads() -> std::sync::MutexGuard<'static, HashMap<ThreadId, Thread>> {
-    // A panicking test may poison the map; each operation on it is a single call, so it is never half done.
-    THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Runtime for Host {
@@ -72,18 +93,14 @@ impl Runtime for Host {
     }
 
     fn park(&self, deadline_us: Option<u64>) {
-        match deadline_us {
-            None => thread::park(),
-            Some(at) => {
-                thread::park_timeout(Duration::from_micros(at.saturating_sub(self.now_us())))
-            }
-        }
+        let left = deadline_us.map_or(u64::MAX >> 20, |at| at.saturating_sub(self.now_us()));
+        ME.with(|me| me.token.take(Duration::from_micros(left)));
     }
 
     fn unpark(&self, id: ThreadId) {
-        let found = threads().get(&id).cloned();
-        if let Some(thread) = found {
-            thread.unpark();
+        let token = unpoisoned(&THREADS).get(&id).cloned();
+        if let Some(token) = token {
+            token.leave();
         }
     }
 

@@ -41,3 +41,6 @@ pub use self::{
     spinlock::{SpinGuard, SpinLock, irq_off},
     wait::{Cancel, Wait, WaitError, WaitQueue, WaitTable},
 };
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -73,6 +73,11 @@ impl<T: ?Sized> Mutex<T> {
         self.locked.load(Ordering::Relaxed)
     }
 
+    /// The number of threads that wait for the lock at this moment.
+    pub fn waiters(&self) -> u32 {
+        self.queue.len()
+    }
+
     /// The value, through the exclusive borrow that proves the lock free.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()

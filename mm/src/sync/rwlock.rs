@@ -83,6 +83,11 @@ impl<T: ?Sized> RwLock<T> {
         self.take_exclusive().then(|| self.write_guard())
     }
 
+    /// The number of threads that wait for the lock exclusively at this moment.
+    pub fn waiting_writers(&self) -> u32 {
+        self.writers.len()
+    }
+
     /// The value, through the exclusive borrow that proves the lock free.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()

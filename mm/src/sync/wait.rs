@@ -267,10 +267,15 @@ impl WaitQueue {
         }
     }
 
+    /// The number of threads that wait at this moment.
+    pub fn len(&self) -> u32 {
+        // Relaxed: a glance; those who decide by it order it by the fences of the module head.
+        self.len.load(Relaxed)
+    }
+
     /// Whether nobody waits at this moment.
     pub fn is_empty(&self) -> bool {
-        // Relaxed: a glance; those who decide by it order it by the fences of the module head.
-        self.len.load(Relaxed) == 0
+        self.len() == 0
     }
 
     /// Wakes the thread that has waited longest. Make its condition true first. Callable from interrupt context.
@@ -375,6 +380,13 @@ impl WaitTable {
     /// Wakes every thread that waits on `key`. Make the condition true first. Callable from interrupt context.
     pub fn wake_all(&self, key: u64) {
         self.bucket(key).wake_matching(|node| node.key == key);
+    }
+
+    /// Two keys that share a queue.
+    #[cfg(test)]
+    pub(super) fn colliding_keys(&self) -> (u64, u64) {
+        let shares = |key: &u64| ptr::eq(self.bucket(*key), self.bucket(0));
+        (0, (1..).find(shares).expect("more keys than queues"))
     }
 
     fn bucket(&self, key: u64) -> &WaitQueue {
