@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use boot::machine::Firmware;
 
-use crate::guest::{Failure, Guest};
+use crate::guest::{After, Failure, Guest};
 use crate::list::Case;
 
 /// The machines that wait for work, by the words that describe them.
@@ -42,8 +42,9 @@ impl Fleet {
                 &case.machine,
             )?,
         };
-        guest.run(case)?;
-        self.give_back(&case.machine, guest);
+        if guest.run(case)? == After::Usable {
+            self.give_back(&case.machine, guest);
+        }
         Ok(())
     }
 

@@ -38,6 +38,15 @@ pub struct Failure {
     console: String,
 }
 
+/// What a case that passed has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// A machine that waits for the next case.
+    Usable,
+    /// A machine that has panicked, as it had to.
+    Spent,
+}
+
 /// What the control port brought.
 enum Heard {
     Message(String),
@@ -82,11 +91,11 @@ impl Guest {
         }
     }
 
-    /// Runs a case to its end.
+    /// Runs a case to its end, and tells whether the machine is of further use.
     ///
     /// # Errors
     /// When it fails; then the machine must be dropped.
-    pub fn run(&mut self, case: &Case) -> Result<(), Failure> {
+    pub fn run(&mut self, case: &Case) -> Result<After, Failure> {
         let order = FromHost::Run(case.index);
         writeln!(self.control.get_mut(), "{order}").map_err(setup)?;
         let (deadline, mut log) = (Instant::now() + case.limit, Vec::new());
@@ -99,13 +108,34 @@ impl Guest {
                 }
             };
             match FromGuest::parse(&line) {
-                Some(FromGuest::Complete(index)) if index == case.index => return Ok(()),
                 Some(FromGuest::Log(text)) => log.push(Unescaped(text).to_string()),
+                Some(FromGuest::Complete(index)) if index == case.index => {
+                    return self.completed(case, log);
+                }
                 Some(FromGuest::Panic(text)) => {
-                    return Err(self.fail(Unescaped(text).to_string(), log));
+                    return self.panicked(case, Unescaped(text).to_string(), log);
                 }
                 _ => return Err(self.fail(format!("the kernel said {line:?} out of turn"), log)),
             }
+        }
+    }
+
+    fn completed(&mut self, case: &Case, log: Vec<String>) -> Result<After, Failure> {
+        match case.panics.as_str() {
+            "" => Ok(After::Usable),
+            text => Err(self.fail(format!("no panic with {text:?}"), log)),
+        }
+    }
+
+    fn panicked(
+        &mut self,
+        case: &Case,
+        message: String,
+        log: Vec<String>,
+    ) -> Result<After, Failure> {
+        match !case.panics.is_empty() && message.contains(&case.panics) {
+            true => Ok(After::Spent),
+            false => Err(self.fail(message, log)),
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Case {
     pub name: String,
     /// The driver's options for its machine; empty for the usual one.
     pub machine: String,
+    /// What the panic's message must contain that it must end with; empty: it must not panic.
+    pub panics: String,
     /// The longest that it may take.
     pub limit: Duration,
 }
@@ -74,6 +76,7 @@ fn case(n: usize, record: &[u8]) -> Option<Case> {
             .map_or(listed.name, |(_, rest)| rest)
             .to_owned(),
         machine: listed.machine.to_owned(),
+        panics: listed.panics.to_owned(),
         limit: Duration::from_millis(listed.deadline_ms.into()),
     })
 }

@@ -67,14 +67,19 @@ fn check(text: &str, success: bool) -> Result<(), String> {
             Err(format!("{} lines {line:?}", told(&line)))
         }
     };
-    for case in ["by_a_panic", "by_a_triple_fault", "by_an_endless_loop"] {
+    for case in [
+        "by_a_panic",
+        "by_a_triple_fault",
+        "by_an_endless_loop",
+        "by_no_panic",
+    ] {
         one(format!("test {MUST_FAIL}{case} "))?;
     }
     let failed = text
         .lines()
         .filter(|l| l.starts_with("test ") && l.ends_with("FAILED"))
         .count();
-    if failed != 3 || success {
+    if failed != 4 || success {
         return Err(format!("{failed} lines FAILED, exit {success}"));
     }
     for part in [

@@ -24,22 +24,25 @@ pub fn all() -> &'static [Case] {
 /// Makes a case of a function: its name, prefixed by the modules that it stands in, is what the host prints.
 ///
 /// `machine = "WORDS"` asks for a machine of its own kind, in the words of the driver's command line; cases with equal words share
-/// machines. `seconds = N` is the longest that the case may take, 10 by default.
+/// machines. `seconds = N` is the longest that the case may take, 10 by default. `panics = "TEXT"` is for a case that must end in a
+/// panic whose message contains the text; it costs a machine.
 #[macro_export]
 macro_rules! case {
-    ($(machine = $machine:literal,)? $(seconds = $seconds:literal,)? $(#[$meta:meta])* fn $name:ident() $body:block) => {
+    ($(machine = $machine:literal,)? $(seconds = $seconds:literal,)? $(panics = $panics:literal,)? $(#[$meta:meta])* fn $name:ident() $body:block) => {
         $(#[$meta])*
         fn $name() $body
 
         const _: () = {
-            const MACHINE: &str = concat!($($machine)?);
-            const SECONDS: u32 = 10 $(- 10 + $seconds)?;
+            const LISTED: protocol::case::Listed<'static> = protocol::case::Listed {
+                name: concat!(module_path!(), "::", stringify!($name)),
+                machine: concat!($($machine)?),
+                panics: concat!($($panics)?),
+                deadline_ms: (10 $(- 10 + $seconds)?) * 1000,
+            };
             #[used]
             #[allow(unsafe_code, reason = "a record in the section that lists the cases")]
             #[unsafe(link_section = ".holdfast_cases")]
-            static CASE: protocol::case::Case = protocol::case::Case::new(
-                concat!(module_path!(), "::", stringify!($name)), MACHINE, SECONDS * 1000, $name,
-            );
+            static CASE: protocol::case::Case = protocol::case::Case::new(&LISTED, $name);
         };
     };
 }

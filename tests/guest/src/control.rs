@@ -1,6 +1,6 @@
 //! The control port: takes the host's orders, runs the cases, answers.
 
-use core::fmt::{self, Write};
+use core::fmt;
 use core::panic::PanicInfo;
 
 use arrayvec::ArrayString;
@@ -45,26 +45,16 @@ fn tell_panic(info: &PanicInfo<'_>) {
 
 fn read_line() -> ArrayString<32> {
     let mut line = ArrayString::new();
-    // A wait without a deadline and without anybody to cancel it ends with a byte.
-    while let Ok(byte) = CONTROL.read(&Wait::forever()) {
-        match byte {
-            b'\n' => return line,
+    loop {
+        match CONTROL.read(&Wait::forever()) {
+            Ok(b'\n') => return line,
             // A line that is too long is no order: what is left of it says so.
-            _ => drop(line.try_push(char::from(byte))),
+            Ok(byte) => drop(line.try_push(char::from(byte))),
+            Err(_) => unreachable!("a wait without deadline or cancel has no other end"),
         }
     }
-    line
 }
 
 fn say<T: fmt::Display>(message: FromGuest<T>) {
-    let _ = writeln!(Control, "{message}"); // writing to the port cannot fail
-}
-
-struct Control;
-
-impl Write for Control {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        CONTROL.write(text.as_bytes());
-        Ok(())
-    }
+    CONTROL.print(format_args!("{message}\n"));
 }

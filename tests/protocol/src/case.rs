@@ -12,6 +12,7 @@ pub const MAGIC: u32 = 0x7473_7431;
 
 const NAME: usize = 112;
 const MACHINE: usize = 128;
+const PANICS: usize = 64;
 
 /// One case.
 #[derive(Debug)]
@@ -21,24 +22,38 @@ pub struct Case {
     deadline_ms: u32,
     name: [u8; NAME],
     machine: [u8; MACHINE],
+    panics: [u8; PANICS],
     run: fn(),
 }
 
-const _: () = assert!(RECORD == 8 + NAME + MACHINE + size_of::<fn()>());
+const _: () = assert!(RECORD == 8 + NAME + MACHINE + PANICS + size_of::<fn()>());
+
+/// What the host must know of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed<'a> {
+    /// The full module path and name.
+    pub name: &'a str,
+    /// The driver's options for the machine that it wants; empty: the usual one.
+    pub machine: &'a str,
+    /// What the message of the panic must contain that the case must end with; empty: it must not panic.
+    pub panics: &'a str,
+    /// The milliseconds that it may take.
+    pub deadline_ms: u32,
+}
 
 impl Case {
-    /// A case: its full module path and name, the driver's options for the machine that it wants (`""`: the usual one), the
-    /// milliseconds that it may take, and the function, which panics when the case fails.
+    /// A case: what the host must know of it, and the function.
     ///
     /// # Panics
     /// At compile time, when a text is too long or the deadline is 0.
-    pub const fn new(name: &str, machine: &str, deadline_ms: u32, run: fn()) -> Self {
-        assert!(deadline_ms != 0);
+    pub const fn new(listed: &Listed<'_>, run: fn()) -> Self {
+        assert!(listed.deadline_ms != 0);
         Self {
             magic: MAGIC,
-            deadline_ms,
-            name: bytes(name),
-            machine: bytes(machine),
+            deadline_ms: listed.deadline_ms,
+            name: bytes(listed.name),
+            machine: bytes(listed.machine),
+            panics: bytes(listed.panics),
             run,
         }
     }
@@ -60,17 +75,6 @@ const fn bytes<const N: usize>(text: &str) -> [u8; N] {
     out
 }
 
-/// A case as the host sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listed<'a> {
-    /// The full module path and name.
-    pub name: &'a str,
-    /// The driver's options for the machine that it wants.
-    pub machine: &'a str,
-    /// The milliseconds that it may take.
-    pub deadline_ms: u32,
-}
-
 impl<'a> Listed<'a> {
     /// Reads one record of [`RECORD`] bytes; `None` when it is none.
     pub fn parse(record: &'a [u8]) -> Option<Self> {
@@ -84,10 +88,14 @@ impl<'a> Listed<'a> {
         if word(0)? != MAGIC {
             return None;
         }
+        let (name, rest) = record.get(8..)?.split_at_checked(NAME)?;
+        let (machine, rest) = rest.split_at_checked(MACHINE)?;
+        let (panics, _run) = rest.split_at_checked(PANICS)?;
         Some(Self {
+            name: text(name)?,
+            machine: text(machine)?,
+            panics: text(panics)?,
             deadline_ms: word(4)?,
-            name: text(record.get(8..8 + NAME)?)?,
-            machine: text(record.get(8 + NAME..8 + NAME + MACHINE)?)?,
         })
     }
 }

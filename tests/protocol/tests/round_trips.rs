@@ -91,4 +91,9 @@ fn a_record_without_its_magic_is_no_case() {
     assert_eq!(Listed::parse(&[0; protocol::case::RECORD]), None);
     assert_eq!(Listed::parse(&[]), None);
     assert_eq!(size_of::<Case>(), protocol::case::RECORD);
+    assert_eq!(
+        protocol::case::RECORD % 8,
+        0,
+        "records must lie side by side"
+    );
 }

@@ -17,6 +17,14 @@ case! {
     }
 }
 
+case! {
+    panics = "on purpose",
+    /// A case that must panic passes when it does.
+    fn a_panic_that_must_be_is_one() {
+        panic!("this is on purpose");
+    }
+}
+
 mod fails {
     #![expect(unsafe_code, reason = "a triple fault takes some doing")]
 
@@ -49,6 +57,12 @@ mod fails {
                 core::hint::spin_loop();
             }
         }
+    }
+
+    case! {
+        seconds = 3, panics = "never said",
+        /// A panic that must be, and is not.
+        fn by_no_panic() {}
     }
 
     case! {

@@ -1,4 +1,4 @@
-//! Cases of the machine layer: threads, time, memory and its permissions.
+//! The machine layer: fair turns, hand-overs, memory and its permissions.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -7,27 +7,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::mem::{self, frames, paging};
 use kernel::{thread, time};
 use mm::addr::{PAGE_SIZE, VirtAddr};
-use mm::sync::{Cancel, SpinLock, Wait, WaitError, WaitQueue, sleep_us};
+use mm::sync::{SpinLock, Wait, WaitQueue, sleep_us};
 
 use crate::case;
-
-case! {
-    /// A thread that never gives up the CPU is interrupted, and others run meanwhile.
-    fn a_busy_thread_is_preempted() {
-        let stop = Arc::new(AtomicBool::new(false));
-        let theirs = stop.clone();
-        let busy = thread::spawn("busy", move || {
-            let mut turns = 0_u64;
-            while !theirs.load(Ordering::Relaxed) {
-                turns += 1;
-            }
-            turns
-        });
-        sleep_us(20_000);
-        stop.store(true, Ordering::Relaxed);
-        assert!(busy.expect("a thread").join() > 0);
-    }
-}
 
 case! {
     /// Three busy threads get about the same share.
@@ -45,40 +27,6 @@ case! {
         };
         let threads: Vec<_> = (0..3).map(|_| thread::spawn("spin", spin).expect("a thread")).collect();
         threads.into_iter().for_each(|t| assert!(t.join() >= 3, "a thread was interrupted less than 3 times"));
-    }
-}
-
-case! {
-    /// A sleep lasts as long as asked, never less.
-    fn a_sleep_ends_at_its_deadline() {
-        for us in [1, 500, 5_000, 50_000] {
-            let start = time::now_us();
-            sleep_us(us);
-            assert!(time::now_us() - start >= us, "slept {} of {us} us", time::now_us() - start);
-        }
-    }
-}
-
-case! {
-    /// A wait with a deadline ends by it; a cancelled one by the cancel; a woken one well.
-    fn waits_end_in_three_ways() {
-        let shared = Arc::new((WaitQueue::new(), AtomicBool::new(false), Cancel::new()));
-        let theirs = shared.clone();
-        let waiter = thread::spawn("waiter", move || {
-            let (queue, flag, cancel) = &*theirs;
-            let done = || flag.load(Ordering::Acquire);
-            let timed = queue.wait_until(done, &Wait::until(time::now_us() + 2_000));
-            let cancelled = queue.wait_until(done, &Wait::forever().or_cancelled(cancel));
-            let woken = queue.wait_until(done, &Wait::forever());
-            (timed, cancelled, woken)
-        });
-        sleep_us(20_000);
-        shared.2.cancel();
-        sleep_us(20_000);
-        shared.1.store(true, Ordering::Release);
-        shared.0.wake_all();
-        let ends = waiter.expect("a thread").join();
-        assert_eq!(ends, (Err(WaitError::TimedOut), Err(WaitError::Cancelled), Ok(())));
     }
 }
 

@@ -3,3 +3,5 @@
 mod faults;
 mod harness;
 mod machine;
+mod served_faults;
+mod threads;
