@@ -27,6 +27,7 @@ fn main() -> ExitCode {
 
 fn trials() -> anyhow::Result<Vec<Trial>> {
     let elf = kernel::build(kernel::Program::Guest, Profile::Release)?;
+    std::env::set_current_dir(kernel::workspace())?; // file names in a case's machine start there
     let fleet = Arc::new(Fleet::new(&elf));
     let selftest = std::env::var_os(SELFTEST).is_some();
     let cases = list::read(&elf)?;
