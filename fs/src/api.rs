@@ -111,13 +111,16 @@ impl<P: Pmem> Fs<P> {
 impl<P: Pmem> Inode<P> {
     /// Makes stores through mappings to these pages durable.
     pub(crate) fn clean(&self, pages: core::ops::Range<u64>) -> u64 {
+        self.mapping
+            .clean_range(pages, &|pfn, pages| self.flush(pfn, pages))
+    }
+
+    /// Writes back what the CPU caches hold of these frames; durable on return.
+    pub(crate) fn flush(&self, pfn: Pfn, pages: u64) {
         let base = self.shared.backing.pgmap.range().start().get();
-        let flush = |pfn: Pfn, pages: u64| {
-            let pmem = self.shared.media.pmem();
-            pmem.flush((pfn.get() - base) * BLOCK_SIZE, pages * BLOCK_SIZE);
-            pmem.fence();
-        };
-        self.mapping.clean_range(pages, &flush)
+        let pmem = self.shared.media.pmem();
+        pmem.flush((pfn.get() - base) * BLOCK_SIZE, pages * BLOCK_SIZE);
+        pmem.fence();
     }
 
     /// msync: makes stores through mappings to `off..off + len` durable; returns how many pages were flushed.

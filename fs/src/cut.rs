@@ -132,7 +132,10 @@ impl<P: Pmem> Inode<P> {
 
     /// Steps 3 and 4.
     fn retire(&self, idle: &Idle<'_, Content>, pages: Range<u64>, freed: Vec<Freed>) -> u64 {
-        if let Err(error) = self.mapping.delete_entries(idle, pages) {
+        if let Err(error) = self
+            .mapping
+            .delete_entries(idle, pages, &|pfn, pages| self.flush(pfn, pages))
+        {
             // Somebody broke the rules. The blocks stay out of use until the next mount, where they are free.
             log::error!("inode {}: {error}; its blocks are not reused", self.ino());
             return 0;

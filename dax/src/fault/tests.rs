@@ -160,7 +160,8 @@ fn alignment_permitting_one_large_page_serves() {
         }
     );
     assert_eq!(file.count(900), (1, 0));
-    // The file ends inside the third 2 MiB.
+    // The file ends inside the third 2 MiB, though there is storage behind its end.
+    (1124..1536).for_each(|page| file.store(page, false));
     process.write(1030).unwrap();
     assert_eq!(
         process.space.translate(process.va(1030)).unwrap().size,

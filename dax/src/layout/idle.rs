@@ -67,7 +67,7 @@ impl<'i, T> Locked<'i, T> {
 /// fn cut(inode: &Mutex<u64>, mapping: &Mapping) {
 ///     let mut idle = break_layouts(inode, mapping, 0..1, How::NoWait, &mut BreakReport::default()).unwrap();
 ///     *idle.inode() = 0;
-///     mapping.delete_entries(&idle, 0..1).unwrap();
+///     mapping.delete_entries(&idle, 0..1, &|_pfn, _pages| ()).unwrap();
 /// }
 /// ```
 #[must_use = "dropping the proof lets the locks go"]

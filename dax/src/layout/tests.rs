@@ -5,6 +5,7 @@ use crate::fake::{File, INODE, Process};
 use crate::mapping::DeleteError;
 use mm::addr::PageSize;
 use mm::page::Owner;
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Long enough that only a lost wake-up reaches it.
 fn patient() -> How<'static> {
-    How::Wait(Wait::for_us(20_000_000))
+    How::Wait(Wait::for_us(8_000_000))
 }
 
 fn setup(pages: u64) -> (Arc<File>, Process) {
@@ -34,6 +35,12 @@ fn try_break<'a>(
         how,
         &mut BreakReport::default(),
     )
+}
+
+/// Deletes entries of which nothing needs to be flushed.
+fn delete(file: &File, idle: &Idle<'_, u64>, pages: Range<u64>) -> Result<u64, DeleteError> {
+    let no_flush = |pfn, pages| panic!("{pages} pages from {pfn:?} are flushed");
+    file.mapping.delete_entries(idle, pages, &no_flush)
 }
 
 /// Breaks `pages` on a thread of its own and runs `while_waiting` once, as soon as it waits.
@@ -68,7 +75,7 @@ fn an_idle_range_is_proved_and_its_entries_deleted() {
     assert!(file.inode.try_lock().is_none() && file.mapping.invalidate.try_read().is_none());
     assert!(!process.tlb.reaches(file.pfn(2), 6));
     *idle.inode() += 1;
-    assert_eq!(file.mapping.delete_entries(&idle, 2..8), Ok(6));
+    assert_eq!(delete(&file, &idle, 2..8), Ok(6));
     drop(idle);
     let owner = |page| {
         file.mapping
@@ -95,17 +102,11 @@ fn a_proof_is_good_for_its_own_mapping_and_range_only() {
     let ((file, process), (other, _process)) = (setup(8), setup(8));
     (0..8).for_each(|p| assert!(process.read(p).is_ok()));
     let idle = try_break(&file, 2..4, How::NoWait).unwrap();
-    assert_eq!(
-        other.mapping.delete_entries(&idle, 2..4),
-        Err(DeleteError::NotProved)
-    );
+    assert_eq!(delete(&other, &idle, 2..4), Err(DeleteError::NotProved));
     for range in [1..4, 2..5, 0..8] {
-        assert_eq!(
-            file.mapping.delete_entries(&idle, range),
-            Err(DeleteError::NotProved)
-        );
+        assert_eq!(delete(&file, &idle, range), Err(DeleteError::NotProved));
     }
-    assert_eq!(file.mapping.delete_entries(&idle, 3..4), Ok(1));
+    assert_eq!(delete(&file, &idle, 3..4), Ok(1));
 }
 
 #[test]
@@ -122,7 +123,15 @@ fn a_range_inside_a_large_entry_is_widened_to_it() {
     drop(pin);
     let idle = try_break(&file, 900..901, How::NoWait).unwrap();
     assert_eq!(idle.range(), 512..1024);
-    assert_eq!(file.mapping.delete_entries(&idle, 900..901), Ok(1));
+    let flushed = RefCell::new(Vec::new());
+    let flush = |pfn, pages| flushed.borrow_mut().push((pfn, pages));
+    assert_eq!(file.mapping.delete_entries(&idle, 900..901, &flush), Ok(1));
+    let kept = [(file.pfn(512), 900 - 512), (file.pfn(901), 1024 - 901)];
+    assert_eq!(
+        *flushed.borrow(),
+        kept,
+        "stores to the pages that the file keeps are lost"
+    );
 }
 
 #[test]
@@ -322,12 +331,22 @@ fn delayed_faults_go_on_at_once_when_the_breaker_gives_up() {
     );
 }
 
+/// Ends the threads of a test also when it fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// While an `Idle` lives nothing is mapped or pinned, whatever others try.
 #[test]
 fn idle_means_idle_under_fire() {
     let (file, process) = setup(4);
     let (done, proofs) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|s| {
+        let _stop = Stop(&done);
         for _ in 0..3 {
             s.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
@@ -355,7 +374,6 @@ fn idle_means_idle_under_fire() {
             drop(idle);
             proofs.fetch_add(1, Ordering::Relaxed);
         }
-        done.store(true, Ordering::Relaxed);
     });
     assert!(proofs.into_inner() > 10, "too few proofs to mean anything");
 }

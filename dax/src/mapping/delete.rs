@@ -2,7 +2,7 @@
 
 use super::{Idle, Mapping};
 use crate::entry::Entry;
-use crate::xarray::Found;
+use crate::xarray::{Found, Mark};
 use core::ops::Range;
 use mm::addr::Pfn;
 use mm::pgmap::Busy;
@@ -26,7 +26,9 @@ pub enum DeleteError {
 impl Mapping {
     /// Deletes the entries of a range that is proved idle, so that their storage may be given away; returns how many.
     ///
-    /// Entries that reach over an end of the range are deleted whole. Lock class: ENTRY. Never allocates.
+    /// An entry that reaches over an end of the range is deleted whole; if it is dirty, `flush(pfn, pages)` first makes the part that
+    /// the file keeps durable, because its mark goes with it. What lies in the range is not flushed. Lock class: ENTRY. Never
+    /// allocates.
     ///
     /// Error: see [`DeleteError`].
     ///
@@ -34,24 +36,41 @@ impl Mapping {
     ///
     /// ```compile_fail,E0061
     /// fn truncate(mapping: &dax::mapping::Mapping) {
-    ///     let _ = mapping.delete_entries(0..1);
+    ///     let _ = mapping.delete_entries(0..1, &|_, _| ());
     /// }
     /// ```
     pub fn delete_entries<T>(
         &self,
         idle: &Idle<'_, T>,
         pages: Range<u64>,
+        flush: &dyn Fn(Pfn, u64),
     ) -> Result<u64, DeleteError> {
-        let whole = self.whole_entries(pages);
+        let whole = self.whole_entries(pages.clone());
         if !idle.proves(self, &whole) {
             return Err(DeleteError::NotProved);
         }
         let mut deleted = 0;
         while let Some(found) = self.pages.next(whole.clone()) {
+            self.keep_durable(found, &pages, flush);
             self.delete_entry(found)?;
             deleted += 1;
         }
         Ok(deleted)
+    }
+
+    /// Flushes the parts of a dirty entry that lie outside of `pages`. Nobody can store to it: it is idle.
+    fn keep_durable(&self, found: Found, pages: &Range<u64>, flush: &dyn Fn(Pfn, u64)) {
+        if !self.pages.marked(found.base, Mark::Dirty) {
+            return;
+        }
+        for part in [
+            found.base..pages.start.min(found.end()),
+            pages.end.max(found.base)..found.end(),
+        ] {
+            if let Some(pfn) = found.entry.pfn_at(part.start).filter(|_| !part.is_empty()) {
+                flush(pfn, part.end - part.start);
+            }
+        }
     }
 
     fn delete_entry(&self, found: Found) -> Result<(), DeleteError> {
@@ -59,10 +78,9 @@ impl Mapping {
             return Ok(());
         };
         if let Entry::Pfn { pfn, .. } = guard.entry() {
-            self.disown(pfn).map_err(|Busy { .. }| DeleteError::Busy {
-                index: found.base,
-                pfn,
-            })?;
+            let index = found.base;
+            self.disown(pfn)
+                .map_err(|_| DeleteError::Busy { index, pfn })?;
         }
         guard.erase();
         Ok(())

@@ -5,7 +5,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 /// A small generator of pseudo-random numbers (SplitMix64): the same operations on every run.
 struct Rng(u64);
@@ -402,6 +404,31 @@ fn locking_a_page_of_a_large_entry_locks_the_entry() {
     assert!(a.load(513).is_some(), "a locked entry was erased");
 }
 
+/// The waiter is a thread of its own, so that a forgotten one is a failure, not a hang.
+#[test]
+fn a_waiter_is_woken_by_unlock_and_by_erase() {
+    for erase in [false, true] {
+        let a = Arc::new(array());
+        a.insert(7, page(1)).unwrap();
+        let guard = a.lock_entry(7, 0).unwrap();
+        let (tell, hear) = mpsc::channel();
+        let waiter = a.clone();
+        thread::spawn(move || {
+            drop(waiter.lock_entry(7, 0));
+            tell.send(()).unwrap();
+        });
+        thread::sleep(Duration::from_millis(20));
+        assert!(hear.try_recv().is_err(), "the lock was taken twice");
+        if erase {
+            guard.erase()
+        } else {
+            drop(guard)
+        }
+        let woken = hear.recv_timeout(Duration::from_secs(5));
+        assert!(woken.is_ok(), "the waiter was forgotten, erase: {erase}");
+    }
+}
+
 /// Threads count up a number that only the entry lock protects.
 #[test]
 fn the_entry_lock_excludes_and_no_waiter_is_forgotten() {
@@ -416,6 +443,9 @@ fn the_entry_lock_excludes_and_no_waiter_is_forgotten() {
                     let seen = counter.load(Ordering::Relaxed);
                     if i % 3 == 0 {
                         guard.store(Entry::Zero { order: 9 });
+                    }
+                    if i % 8 == 0 {
+                        thread::yield_now();
                     }
                     counter.store(seen + 1, Ordering::Relaxed);
                     if i % 5 == 0 {
