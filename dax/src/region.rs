@@ -30,7 +30,7 @@ const HUGE: u64 = 2 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
     /// Physical address ranges that are taken: RAM, and device windows where known.
-    pub ram: &'a [Range<u64>],
+    pub taken: &'a [Range<u64>],
     /// Physical address bits of the CPU (CPUID leaf 0x8000_0008, AL); above 52 counts as 52.
     pub address_bits: u8,
 }
@@ -247,8 +247,8 @@ impl Discovery {
     /// Whether a range can be a region.
     fn judge(&self, nfit: &Nfit, spa: &Spa, machine: &Machine<'_>) -> Result<(), Reason> {
         let range = addresses(spa, machine)?;
-        if let Some(ram) = machine.ram.iter().find(|ram| overlap(ram, &range)) {
-            return Err(Reason::Ram(ram.clone()));
+        if let Some(taken) = machine.taken.iter().find(|taken| overlap(taken, &range)) {
+            return Err(Reason::Taken(taken.clone()));
         }
         if let Some(other) = self
             .regions
@@ -307,7 +307,7 @@ impl Discovery {
             let regions_apart = regions.iter().all(|region| apart(&region.range()));
             hint.is_multiple_of(8)
                 && word.end <= end_of(machine)
-                && machine.ram.iter().all(apart)
+                && machine.taken.iter().all(apart)
                 && regions_apart
         };
         for i in 0..self.regions.len() {

@@ -8,6 +8,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dax::pmem::{FlushOp, MappedPmem, MediaError, Persistence, Pmem, RamPmem};
 use proptest::prelude::*;
@@ -224,6 +225,22 @@ fn a_misaligned_word_panics() {
 fn a_store_to_a_read_only_region_panics() {
     let arena = Arena::new();
     arena.pmem(DOMAIN).read_only().store(0, &[1]);
+}
+
+#[test]
+fn a_fence_writes_every_flush_hint() {
+    let (arena, words) = (Arena::new(), [const { AtomicU64::new(0) }; 2]);
+    let hints = words
+        .iter()
+        .map(|word| NonNull::new(word.as_ptr()).expect("a reference"))
+        .collect();
+    // SAFETY: the words outlive the region and take any value.
+    let mapped = unsafe { arena.pmem(DOMAIN).with_flush_hints(hints) };
+    mapped.store64(0, 1);
+    mapped.flush(0, 8);
+    assert_eq!(words[1].load(Ordering::Relaxed), 0, "only the fence drains");
+    mapped.fence();
+    assert!(words.iter().all(|word| word.load(Ordering::Relaxed) == 1));
 }
 
 #[test]

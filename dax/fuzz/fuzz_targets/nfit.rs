@@ -35,7 +35,7 @@ fn sealed(mut table: Vec<u8>) -> Vec<u8> {
 
 fn check(nfit: Nfit) {
     let machine = Machine {
-        ram: &RAM,
+        taken: &RAM,
         address_bits: 46,
     };
     for rejected in &nfit.rejected {

@@ -197,9 +197,9 @@ pub enum Reason {
         /// Its addresses.
         range: Range<u64>,
     },
-    /// The range overlaps ordinary memory.
-    #[error("overlaps RAM {:#x}..{:#x} (correct the base or length)", .0.start, .0.end)]
-    Ram(Range<u64>),
+    /// The range overlaps RAM, or device windows at fixed places.
+    #[error("overlaps RAM or devices at {:#x}..{:#x} (correct the base or length)", .0.start, .0.end)]
+    Taken(Range<u64>),
     /// A device of the range has the "map failed" flag.
     #[error(
         "the firmware could not map device {handle:#x} (see the firmware's log; reseat or replace it)"

@@ -18,6 +18,8 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use arrayvec::ArrayVec;
+
 use super::bad::BadRanges;
 use super::{BadRangesFull, FlushOp, LINE, MediaError, Persistence, Pmem, check_range, check_word};
 
@@ -33,10 +35,17 @@ pub struct MappedPmem {
     len: u64,
     domain: Persistence,
     writable: bool,
+    hints: Hints,
     bad: BadRanges,
 }
 
-// SAFETY: the pointer is only used for atomic and assembly accesses, which any thread may make at any time.
+/// Addresses of flush hints, one for each device of a region.
+pub type Hints = ArrayVec<NonNull<u64>, MAX_HINTS>;
+
+/// Devices of one region whose hints can be written.
+pub const MAX_HINTS: usize = 16;
+
+// SAFETY: the pointers are only used for atomic, volatile and assembly accesses, which any thread may make at any time.
 unsafe impl Send for MappedPmem {}
 // SAFETY: as for Send; the list of bad ranges has its own lock.
 unsafe impl Sync for MappedPmem {}
@@ -58,6 +67,7 @@ impl MappedPmem {
             len,
             domain,
             writable: true,
+            hints: Hints::new_const(),
             bad: BadRanges::new(),
         }
     }
@@ -69,6 +79,15 @@ impl MappedPmem {
             writable: false,
             ..self
         }
+    }
+
+    /// The same region, on a platform that drains its queues only when told: each fence writes every one of `hints`.
+    ///
+    /// # Safety
+    /// Each must be mapped, uncached, aligned to 8, writable for as long as the value lives, and a device's flush hint.
+    #[must_use]
+    pub unsafe fn with_flush_hints(self, hints: Hints) -> Self {
+        Self { hints, ..self }
     }
 
     /// Where a store must arrive to be durable.
@@ -217,9 +236,22 @@ impl Pmem for MappedPmem {
     }
 
     fn fence(&self) {
-        // SAFETY: sfence only orders. No `nomem`: the compiler must not move stores across it either.
-        unsafe { asm!("sfence", options(nostack, preserves_flags)) };
+        store_fence();
+        if self.hints.is_empty() {
+            return;
+        }
+        for hint in &self.hints {
+            // SAFETY: a flush hint, by the promise of `with_flush_hints`; any value drains the device's queues.
+            unsafe { hint.write_volatile(1) };
+        }
+        store_fence();
     }
+}
+
+/// Waits for this CPU's write-backs and non-temporal stores.
+fn store_fence() {
+    // SAFETY: sfence only orders. No `nomem`: the compiler must not move stores across it either.
+    unsafe { asm!("sfence", options(nostack, preserves_flags)) };
 }
 
 /// Writes one line back.

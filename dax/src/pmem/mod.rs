@@ -25,7 +25,7 @@ use alloc::sync::Arc;
 use thiserror::Error;
 
 pub use bad::BadRangesFull;
-pub use mapped::MappedPmem;
+pub use mapped::{Hints, MAX_HINTS, MappedPmem};
 pub use ram::RamPmem;
 
 /// Bytes of a cache line, the unit of write-back.

@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const RAM: std::ops::Range<u64> = 0..512 * MIB;
 const MACHINE: Machine<'static> = Machine {
-    ram: &[RAM],
+    taken: &[RAM],
     address_bits: 40,
 };
 
@@ -358,7 +358,7 @@ fn hostile_counts_are_capped_and_counted() {
     let found = region::discover(
         &[nfit],
         &Machine {
-            ram: &[],
+            taken: &[],
             address_bits: 52,
         },
     )
@@ -409,7 +409,7 @@ fn a_bad_range_is_refused_and_the_rest_goes_on() {
             Reason::Unreachable { base, length, last }
         );
     }
-    assert_eq!(refused(511 * MIB, 2 * MIB), Reason::Ram(RAM));
+    assert_eq!(refused(511 * MIB, 2 * MIB), Reason::Taken(RAM));
 }
 
 #[test]

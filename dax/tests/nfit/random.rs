@@ -77,7 +77,7 @@ fn check(bytes: &[u8]) -> Result<Option<Nfit>, TestCaseError> {
     check_references(&nfit)?;
     let ram = [0x4000..0x8000, 1 << 40..u64::MAX];
     let machine = Machine {
-        ram: &ram,
+        taken: &ram,
         address_bits: 46,
     };
     let tables = [nfit.clone(), nfit.clone()];
