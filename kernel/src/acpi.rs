@@ -5,10 +5,11 @@
 #![expect(unsafe_code, reason = "the tables' addresses come from the firmware")]
 
 use core::ptr::NonNull;
+use core::slice;
 
 use ::acpi::{AcpiError, AcpiTables, Handler, PciAddress, RawPhysicalMapping};
 use spin::Once;
-use x86_64::PhysAddr;
+use x86_64::{PhysAddr, VirtAddr};
 
 use crate::mem::paging::{Cache, map_phys};
 
@@ -29,6 +30,33 @@ fn find() -> Option<AcpiTables<Memory>> {
     unsafe { AcpiTables::from_rsdp(Memory, rsdp.as_u64() as usize) }
         .map_err(report)
         .ok()
+}
+
+/// Where the tables with this signature lie, and their bytes: as many as the header says, but at most `limit`.
+///
+/// The bytes are untrusted: nothing in them was checked, not even the checksum. A table that cannot be mapped is left
+/// out, with a warning.
+pub fn raw_tables(
+    signature: &'static str,
+    limit: u32,
+) -> impl Iterator<Item = (PhysAddr, &'static [u8])> {
+    let headers = tables().into_iter().flat_map(AcpiTables::table_headers);
+    let wanted = headers.filter(move |(_, header)| header.signature.as_str() == signature);
+    wanted.filter_map(move |(at, header)| {
+        let at = PhysAddr::try_new(at as u64).ok()?;
+        match map_phys(at, header.length.clamp(1, limit).into(), Cache::WriteBack) {
+            Ok(va) => Some((at, bytes(va, header.length.min(limit)))),
+            Err(e) => {
+                log::warn!("the ACPI table {signature} at {at:?} cannot be read: {e}");
+                None
+            }
+        }
+    })
+}
+
+fn bytes(va: VirtAddr, length: u32) -> &'static [u8] {
+    // SAFETY: the caller has just mapped these bytes, for ever; firmware tables lie in memory that nobody writes.
+    unsafe { slice::from_raw_parts(va.as_ptr(), length as usize) }
 }
 
 fn report(e: AcpiError) {
