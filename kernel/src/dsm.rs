@@ -24,6 +24,8 @@ const GET_SIZE: u32 = 4;
 const GET_DATA: u32 = 5;
 const SUCCESS: u32 = 0;
 const NOT_SUPPORTED: u32 = 1;
+/// The device is not QEMU's: its handle comes from a hand-made table.
+const NO_DEVICE: u32 = 2;
 /// Words of a page.
 const WORDS: usize = 1024;
 /// Words of an answer to [`GET_DATA`] before the data: length and status.
@@ -35,7 +37,9 @@ const MAX_AREA: u32 = 1 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DsmError {
     /// A method failed.
-    #[error("reading the labels of device {handle:#x} failed: function {function}, status {status}")]
+    #[error(
+        "reading the labels of device {handle:#x} failed: function {function}, status {status}"
+    )]
     Status {
         /// NFIT handle of the device.
         handle: u32,
@@ -45,7 +49,9 @@ pub enum DsmError {
         status: u32,
     },
     /// A method gave fewer bytes than it must.
-    #[error("reading the labels of device {handle:#x} failed: function {function} answered {length} bytes")]
+    #[error(
+        "reading the labels of device {handle:#x} failed: function {function} answered {length} bytes"
+    )]
     Short {
         /// NFIT handle of the device.
         handle: u32,
@@ -55,7 +61,9 @@ pub enum DsmError {
         length: u32,
     },
     /// The area is too large, or its pieces are too small, to be believed.
-    #[error("device {handle:#x} claims a label area of {size} bytes, read by {piece} (at most {MAX_AREA} by at least 4)")]
+    #[error(
+        "device {handle:#x} claims a label area of {size} bytes, read by {piece} (at most {MAX_AREA} by at least 4)"
+    )]
     Size {
         /// NFIT handle of the device.
         handle: u32,
@@ -96,30 +104,56 @@ fn is_qemu() -> bool {
 fn size(page: &mut Page, handle: u32) -> Result<Option<(u32, u32)>, DsmError> {
     let function = GET_SIZE;
     match page.call(&[handle, REVISION, function]) {
-        [length, _, _, _] if length < 8 => Err(DsmError::Short { handle, function, length }),
-        [_, NOT_SUPPORTED, _, _] => Ok(None),
-        [length, SUCCESS, _, _] if length < 16 => Err(DsmError::Short { handle, function, length }),
+        [length, _, _, _] if length < 8 => Err(DsmError::Short {
+            handle,
+            function,
+            length,
+        }),
+        [_, NOT_SUPPORTED | NO_DEVICE, _, _] => Ok(None),
+        [length, SUCCESS, _, _] if length < 16 => Err(DsmError::Short {
+            handle,
+            function,
+            length,
+        }),
         [_, SUCCESS, 0, _] => Ok(None),
         [_, SUCCESS, size, piece] if size <= MAX_AREA && piece >= 4 => Ok(Some((size, piece))),
-        [_, SUCCESS, size, piece] => Err(DsmError::Size { handle, size, piece }),
-        [_, status, _, _] => Err(DsmError::Status { handle, function, status }),
+        [_, SUCCESS, size, piece] => Err(DsmError::Size {
+            handle,
+            size,
+            piece,
+        }),
+        [_, status, _, _] => Err(DsmError::Status {
+            handle,
+            function,
+            status,
+        }),
     }
 }
 
 /// Reads the whole area piece by piece.
 fn read(page: &mut Page, handle: u32, size: u32, piece: u32) -> Result<Vec<u8>, DsmError> {
     let mut area = Vec::new();
-    area.try_reserve_exact(size as usize).map_err(|_| OutOfMemory)?;
+    area.try_reserve_exact(size as usize)
+        .map_err(|_| OutOfMemory)?;
     let piece = piece.min(((WORDS - HEAD) * 4) as u32) & !3;
     while (area.len() as u32) < size {
         let count = piece.min(size - area.len() as u32);
         let function = GET_DATA;
-        let [length, status, ..] = page.call(&[handle, REVISION, function, area.len() as u32, count]);
+        let [length, status, ..] =
+            page.call(&[handle, REVISION, function, area.len() as u32, count]);
         if length < 8 || status == SUCCESS && length < 8 + count {
-            return Err(DsmError::Short { handle, function, length });
+            return Err(DsmError::Short {
+                handle,
+                function,
+                length,
+            });
         }
         if status != SUCCESS {
-            return Err(DsmError::Status { handle, function, status });
+            return Err(DsmError::Status {
+                handle,
+                function,
+                status,
+            });
         }
         area.extend((0..count as usize).map(|i| page.byte(HEAD * 4 + i)));
     }

@@ -19,6 +19,8 @@ pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
+pub mod dsm;
+#[cfg(target_os = "none")]
 pub mod exit;
 #[cfg(target_os = "none")]
 pub mod fault;
@@ -33,9 +35,13 @@ mod logger;
 #[cfg(target_os = "none")]
 pub mod mem;
 #[cfg(target_os = "none")]
+pub mod nfit;
+#[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(target_os = "none")]
 pub mod pci;
+#[cfg(target_os = "none")]
+pub mod pmem;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]

@@ -83,7 +83,9 @@ pub enum BringUpError {
     #[error(transparent)]
     Labels(#[from] DsmError),
     /// Its labels are damaged.
-    #[error("the labels are damaged, and what they protect is not known (initialise them to give up the contents)")]
+    #[error(
+        "the labels are damaged, and what they protect is not known (initialise them to give up the contents)"
+    )]
     Damaged,
     /// It is not memory as it is.
     #[error("{0:?} namespaces are not supported (make it raw)")]
@@ -170,7 +172,14 @@ impl Pmem {
         let namespaces = label::namespaces(region, &areas)?;
         let (id, damaged) = (region.id, namespaces.damaged);
         let ready = namespaces.clone().namespaces;
-        try_push(&mut self.divisions, Division { region: id, namespaces, labelled })?;
+        try_push(
+            &mut self.divisions,
+            Division {
+                region: id,
+                namespaces,
+                labelled,
+            },
+        )?;
         if damaged {
             return Err(BringUpError::Damaged);
         }
@@ -195,18 +204,34 @@ impl Pmem {
         let pages = pages.ok_or(BringUpError::Map(MapPhysError::Range))?;
         let pgmap = Pgmap::new(name, pages, None)?;
         log::info!("{name}: {length:#x} bytes at {base:?}, {}", region.domain);
-        let device = Device { name, region: region.id, base, length, memory, pgmap };
+        let device = Device {
+            name,
+            region: region.id,
+            base,
+            length,
+            memory,
+            pgmap,
+        };
         Ok(try_push(&mut self.devices, device)?)
     }
 }
 
 /// Finds the regions, knowing where RAM and fixed devices are and what the CPU can address.
 fn discover(tables: &Tables) -> Result<Discovery, OutOfMemory> {
-    let ram = crate::boot_info().memory.ranges().iter().filter(|range| range.kind.is_ram());
-    let taken: ArrayVec<Range<u64>, { MAX_RANGES + FIXED.len() }> =
-        FIXED.into_iter().chain(ram.map(|range| range.start..range.end)).collect();
+    let ram = crate::boot_info()
+        .memory
+        .ranges()
+        .iter()
+        .filter(|range| range.kind.is_ram());
+    let taken: ArrayVec<Range<u64>, { MAX_RANGES + FIXED.len() }> = FIXED
+        .into_iter()
+        .chain(ram.map(|range| range.start..range.end))
+        .collect();
     let address_bits = address_bits().min(DIRECT_BITS);
-    let machine = Machine { taken: &taken, address_bits };
+    let machine = Machine {
+        taken: &taken,
+        address_bits,
+    };
     region::discover(&tables.nfits, &machine).map_err(|_| OutOfMemory)
 }
 
@@ -219,7 +244,12 @@ fn address_bits() -> u8 {
 }
 
 /// Maps a part of a region.
-fn map(region: &Region, base: PhysAddr, length: u64, read_only: bool) -> Result<MappedPmem, BringUpError> {
+fn map(
+    region: &Region,
+    base: PhysAddr,
+    length: u64,
+    read_only: bool,
+) -> Result<MappedPmem, BringUpError> {
     let at = map_phys(base, length, Cache::WriteBack)?;
     let at = NonNull::new(at.as_mut_ptr()).ok_or(MapPhysError::Range)?;
     let hints = map_hints(region)?;
@@ -229,7 +259,11 @@ fn map(region: &Region, base: PhysAddr, length: u64, read_only: bool) -> Result<
     let memory = unsafe { MappedPmem::new(at, length, domain) };
     // SAFETY: mapped uncached just now, for ever, and aligned; discovery gives flush hints only where nothing else is.
     let memory = unsafe { memory.with_flush_hints(hints) };
-    Ok(if read_only || !region.armed() { memory.read_only() } else { memory })
+    Ok(if read_only || !region.armed() {
+        memory.read_only()
+    } else {
+        memory
+    })
 }
 
 /// Maps the flush hints that a region's stores need.

@@ -11,7 +11,7 @@ use crate::boot::BootInfo;
 use crate::cpu::{self, apic, ioapic};
 use crate::exit::{ExitCode, exit};
 use crate::mem::{frames, heap, paging};
-use crate::{console, fault, fw_cfg, logger, thread, time};
+use crate::{console, fault, fw_cfg, logger, pmem, thread, time};
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
 static CMDLINE: Once<String> = Once::new();
@@ -77,8 +77,14 @@ extern "sysv64" fn on_own_tables() -> ! {
     time::init();
     fault::init().expect("memory for the address space");
     console::listen();
-    thread::spawn("main", || exit(holdfast_main())).expect("memory for the first thread");
+    thread::spawn("main", main).expect("memory for the first thread");
     thread::idle()
+}
+
+/// The first thread: what needs a thread to come up, then the binary's `main`.
+fn main() {
+    pmem::init();
+    exit(holdfast_main())
 }
 
 fn ist_stacks(cpu: usize) -> [VirtAddr; cpu::IST_STACKS] {

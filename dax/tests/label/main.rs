@@ -508,8 +508,8 @@ proptest! {
 #[test]
 fn the_seeds_of_the_fuzzer_are_sound() {
     for seed in [
-        include_bytes!("../../fuzz/seeds/label/v1.1").as_slice(),
-        include_bytes!("../../fuzz/seeds/label/v1.2"),
+        include_bytes!("../../fuzz/corpus/label/seed-v1.1").as_slice(),
+        include_bytes!("../../fuzz/corpus/label/seed-v1.2"),
     ] {
         let found = divide(&region(1), &[parse(seed)]);
         assert_eq!(

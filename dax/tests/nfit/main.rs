@@ -551,8 +551,8 @@ fn every_refusal_says_where_and_what_to_do() {
 #[test]
 fn the_seeds_of_the_fuzzer_are_sound() {
     for seed in [
-        include_bytes!("../../fuzz/seeds/nfit/qemu").as_slice(),
-        include_bytes!("../../fuzz/seeds/nfit/every-kind"),
+        include_bytes!("../../fuzz/corpus/nfit/seed-qemu").as_slice(),
+        include_bytes!("../../fuzz/corpus/nfit/seed-every-kind"),
     ] {
         let nfit = nfit::parse(seed).expect("a sound table");
         assert_eq!(nfit.rejected, []);

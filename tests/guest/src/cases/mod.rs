@@ -3,5 +3,6 @@
 mod faults;
 mod harness;
 mod machine;
+mod pmem;
 mod served_faults;
 mod threads;
