@@ -9,6 +9,8 @@ pub mod entry;
 mod fake;
 pub mod fault;
 mod guid;
+#[cfg(test)]
+mod heap_watch;
 pub mod label;
 pub mod layout;
 pub mod mapping;

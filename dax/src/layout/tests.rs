@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fake::{File, INODE, Process};
+use crate::heap_watch::allocations;
 use crate::mapping::DeleteError;
 use mm::addr::PageSize;
 use mm::page::Owner;
@@ -338,6 +339,23 @@ impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+#[test]
+fn breaking_waiting_and_deleting_allocate_nothing() {
+    let (file, process) = setup(200);
+    (0..200).for_each(|p| assert!(process.write(p).is_ok()));
+    let pin = process.pin(70);
+    let seen = allocations(|| {
+        let how = How::Wait(Wait::for_us(2_000));
+        assert!(try_break(&file, 0..200, How::NoWait).is_err());
+        assert!(try_break(&file, 0..200, how).is_err());
+        drop(pin);
+        file.mapping.clean_range(0..200, &|_, _| ());
+        let idle = try_break(&file, 0..200, patient()).unwrap();
+        assert_eq!(delete(&file, &idle, 0..200), Ok(200));
+    });
+    assert_eq!((seen, file.mapping.pages.stats().nodes), (0, 0));
 }
 
 /// While an `Idle` lives nothing is mapped or pinned, whatever others try.

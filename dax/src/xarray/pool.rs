@@ -12,7 +12,7 @@ use crate::xarray::node::{NONE, Node};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use mm::mem::OutOfMemory;
+use mm::mem::{OutOfMemory, check_headroom};
 use mm::sync::SpinLock;
 use spin::Once;
 
@@ -68,7 +68,7 @@ impl NodePool {
         while pool.stats().total < nodes {
             pool.grow()?;
         }
-        mm::mem::check_headroom()?;
+        check_headroom()?;
         Ok(Arc::new(pool))
     }
 
@@ -124,10 +124,11 @@ impl NodePool {
 
     /// Adds a chunk. If another thread added one meanwhile, that one will do.
     ///
-    /// Error: no memory, or the directory is full. Locks: none while it allocates.
+    /// Error: no memory (it leaves the heap's headroom alone), or the directory is full. Locks: none while it allocates.
     pub(crate) fn grow(&self) -> Result<(), OutOfMemory> {
         let chunk = self.state.lock().chunks;
         let slot = self.chunks.get(chunk).ok_or(OutOfMemory)?;
+        check_headroom()?;
         let nodes = new_chunk(FIRST_CHUNK << chunk)?;
         let mut state = self.state.lock();
         if state.chunks == chunk {

@@ -1,8 +1,10 @@
 //! The array against a model; its invariants; its locks between threads.
 
 use super::*;
+use crate::heap_watch::allocations;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use mm::mem::inject;
 use proptest::prelude::*;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -327,6 +329,40 @@ fn page(n: u64) -> Entry {
 
 fn array() -> XArray {
     XArray::new(NodePool::new(1).unwrap())
+}
+
+#[test]
+fn only_insertion_allocates() {
+    let a = array();
+    (0..5000).for_each(|i| a.insert(i * 97, page(i)).unwrap());
+    let seen = allocations(|| {
+        (0..5000).for_each(|i| assert!(a.set_mark(i * 97, Mark::Dirty)));
+        a.copy_mark(0..INDEX_END, Mark::Dirty, Mark::ToWrite);
+        (0..2500).for_each(|i| a.lock_existing(i * 97).unwrap().erase());
+        (2500..5000).for_each(|i| assert!(a.erase(i * 97).is_some()));
+    });
+    assert_eq!((seen, a.stats()), (0, XArrayStats::default()));
+}
+
+#[test]
+fn an_insertion_without_memory_changes_nothing() {
+    let (a, far) = (array(), 1 << 48);
+    a.insert(0, page(1)).unwrap();
+    // Sixteen nodes: this one path takes nine, so a second one does not fit.
+    a.insert(INDEX_END - 1, page(2)).unwrap();
+    let before = (a.stats(), a.pool.stats());
+    inject::headroom(0);
+    let (inserted, locked) = (a.insert(far, page(3)), a.lock_entry(far, 0).err());
+    inject::headroom(usize::MAX);
+    assert_eq!(
+        (inserted, locked),
+        (Err(InsertError::OutOfMemory), Some(LockError::OutOfMemory))
+    );
+    assert_eq!(
+        (a.stats(), a.pool.stats(), a.load(far)),
+        (before.0, before.1, None)
+    );
+    a.insert(far, page(3)).unwrap();
 }
 
 #[test]
