@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
+use crate::host_fs::FsCommand;
 use crate::image::{self, ImageKind};
 use crate::kernel::{self, Profile};
 use crate::options::{MachineOptions, Timeout};
@@ -67,6 +68,9 @@ enum Command {
     Exec(Exec),
     /// Writes bootable disk images.
     Image(Image),
+    /// Works on the file system in a pmem image, without a machine.
+    #[command(subcommand)]
+    Fs(FsCommand),
 }
 
 #[derive(Args, Debug)]
@@ -110,6 +114,7 @@ impl Cli {
             Some(Command::Shell) => self.boot(Task::Shell),
             Some(Command::Exec(exec)) => self.boot(Task::Exec(exec.script()?)),
             Some(Command::Image(image)) => image.write(self.profile()),
+            Some(Command::Fs(fs)) => fs.run().map(|()| Outcome::Success),
         }
     }
 

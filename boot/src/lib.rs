@@ -5,10 +5,12 @@
 //! - [`session`]: one run of the kernel from its start to an exit code.
 //! - [`machine`]: a machine as data, and the QEMU command line that it becomes; [`scratch`] files live as long as it does.
 //! - [`qemu`]: the running process, which never outlives this one; [`console`] and [`terminal`]: what passes through it.
+//! - [`host_fs`]: the file system in a pmem image, without a machine; [`pmem_file`] is its memory.
 //! - [`kernel`], [`image`], [`toolchain`], [`packages`]: what must be built or installed first.
 
 pub mod cli;
 pub mod console;
+pub mod host_fs;
 pub mod image;
 pub mod kernel;
 pub mod machine;
@@ -16,6 +18,7 @@ pub mod options;
 pub mod outcome;
 pub mod packages;
 pub mod pmem;
+pub mod pmem_file;
 pub mod qemu;
 pub mod scratch;
 pub mod session;

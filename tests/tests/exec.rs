@@ -6,6 +6,8 @@ use boot::kernel::{self, Profile};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tests::driver;
 
+#[path = "exec/host_fs.rs"]
+mod host_fs;
 #[path = "exec/images.rs"]
 mod images;
 #[path = "exec/install.rs"]
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
         eprintln!("the program cannot be built: {why:#}");
         return ExitCode::FAILURE;
     }
-    let lists = [usage::CASES, install::CASES, images::CASES];
+    let lists = [usage::CASES, host_fs::CASES, install::CASES, images::CASES];
     let trials = lists
         .concat()
         .into_iter()
