@@ -321,7 +321,8 @@ fn a_page_that_became_idle_before_the_pin_is_faulted_in_again() {
     drop(pins);
 }
 
-/// Two files take turns at one frame; a pin taken through a file holds a page that is that file's, as long as it lasts.
+/// Two files take turns at one frame; a pin taken through a file holds a page that is that file's, as long as it
+/// lasts.
 #[test]
 fn a_pinned_page_never_belongs_to_somebody_else() {
     let w = World::new();

@@ -268,7 +268,8 @@ fn any_op() -> impl Strategy<Value = Op> {
     let flags = prop_oneof![Just(RW), Just(MapFlags::USER), Just(MapFlags::UNCOUNTED)];
     let size = prop_oneof![4 => Just(PageSize::Size4K), 2 => Just(PageSize::Size2M), 1 => Just(PageSize::Size1G)];
     prop_oneof![
-        4 => (place(), 0_u64..64, size, flags.clone()).prop_map(|(a, p, s, f)| Op::Map(a & !(s.bytes() - 1), p * s.bytes(), s, f)),
+        4 => (place(), 0_u64..64, size, flags.clone())
+            .prop_map(|(a, p, s, f)| Op::Map(a & !(s.bytes() - 1), p * s.bytes(), s, f)),
         2 => place().prop_map(Op::Unmap),
         1 => (place(), flags).prop_map(|(a, f)| Op::Protect(a, f)),
     ]
@@ -303,11 +304,23 @@ fn apply(t: &PageTable<Arc<HeapTables>>, model: &mut Model, op: &Op) -> Result<(
     Ok(())
 }
 
+fn config() -> ProptestConfig {
+    let cases = if cfg!(miri) { 4 } else { 256 };
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 256 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn any_history_agrees_with_a_map(ops in prop::collection::vec(any_op(), 1..120), probes in prop::collection::vec(any_op(), 20)) {
+    fn any_history_agrees_with_a_map(
+        ops in prop::collection::vec(any_op(), 1..120),
+        probes in prop::collection::vec(any_op(), 20),
+    ) {
         let (t, mut model) = (table(HeapTables::with_largest(PageSize::Size1G)), Model::default());
         for op in &ops {
             apply(&t, &mut model, op)?;

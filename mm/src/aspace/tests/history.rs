@@ -198,8 +198,17 @@ impl Case {
     }
 }
 
+fn config() -> ProptestConfig {
+    let cases = if cfg!(miri) { 2 } else { 48 };
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 48 }, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_history_keeps_the_counts_exact(ops in prop::collection::vec(any_op(), 1..60)) {
