@@ -346,10 +346,13 @@ fn only_insertion_allocates() {
 
 #[test]
 fn an_insertion_without_memory_changes_nothing() {
-    let (a, far) = (array(), 1 << 48);
-    a.insert(0, page(1)).unwrap();
-    // Sixteen nodes: this one path takes nine, so a second one does not fit.
-    a.insert(INDEX_END - 1, page(2)).unwrap();
+    let (a, far) = (array(), 40 << 48);
+    // Each of these paths takes eight nodes or more; at the end the pool has fewer.
+    let left = |a: &XArray| a.pool.stats().total - a.pool.stats().used;
+    a.insert(1 << 48, page(1)).unwrap();
+    for top in (2..40).take_while(|_| left(&a) >= 8) {
+        a.insert(top << 48, page(2)).unwrap();
+    }
     let before = (a.stats(), a.pool.stats());
     inject::headroom(0);
     let (inserted, locked) = (a.insert(far, page(3)), a.lock_entry(far, 0).err());
