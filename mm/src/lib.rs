@@ -4,6 +4,10 @@
 //! all-zero representation, which the sparse page map lives on.
 
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(
+    loom,
+    allow(dead_code, reason = "what only the modules left out under loom use")
+)]
 
 extern crate alloc;
 

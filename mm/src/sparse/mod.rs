@@ -29,6 +29,8 @@
 )]
 
 mod meta;
+#[cfg(test)]
+mod tests;
 
 pub use self::meta::{DeviceMeta, HeapMeta, MetaAlloc};
 
