@@ -1,6 +1,6 @@
 //! Persistent memory as the machine's tables describe it.
 //!
-//! `nfit/faulty` and `nfit/checksum` are hand-made tables, for the default machine, whose NVDIMM of 1 GiB lies at 4 GiB. The
+//! `tests/guest/nfit/faulty` and `checksum` are hand-made tables, for the default machine, whose NVDIMM of 1 GiB lies at 4 GiB. The
 //! first describes two good ranges of it, the second one not armed, and one of each fault; the second has a wrong sum.
 
 use dax::nfit::Reason;
@@ -82,7 +82,7 @@ case! {
 }
 
 case! {
-    machine = "--nfit guest/nfit/faulty",
+    machine = "--nfit tests/guest/nfit/faulty",
     /// The host's table replaces the firmware's; each bad piece is refused with its reason, and the good ones come up.
     fn bad_pieces_are_refused_one_by_one() {
         let found = pmem::get();
@@ -106,7 +106,7 @@ case! {
 }
 
 case! {
-    machine = "--nfit guest/nfit/faulty",
+    machine = "--nfit tests/guest/nfit/faulty",
     /// The two good ranges among the bad pieces.
     fn a_region_that_is_not_armed_is_for_reading_only() {
         let found = pmem::get();
@@ -122,7 +122,7 @@ case! {
 }
 
 case! {
-    machine = "--nfit guest/nfit/checksum",
+    machine = "--nfit tests/guest/nfit/checksum",
     /// Not one piece of such a table can be trusted.
     fn a_table_with_a_wrong_checksum_is_refused_whole() {
         let found = pmem::get();
