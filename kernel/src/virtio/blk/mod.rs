@@ -1,7 +1,7 @@
 //! virtio-blk: transfers between a disk and pinned pages, without a copy.
 //!
-//! A [`Transfer`] owns the [`PinnedPages`] that it reads or writes. It is cut into chains of at most [`SEGMENTS`] physically
-//! contiguous pieces; the queue holds [`CHAINS`] of them at a time. The device interrupts by MSI-X; the handler only wakes the disk's
+//! A transfer owns the [`PinnedPages`] that it reads or writes. It is cut into chains of at most 14 physically
+//! contiguous pieces; the queue holds four of them at a time. The device interrupts by MSI-X; the handler only wakes the disk's
 //! thread, which takes the finished chains from the ring, sends the next, and ends the transfer: *first* the pages are dropped
 //! (unpinned), *then* the waiters are told. So whoever has seen the end of a transfer sees its pages unpinned, and no page is
 //! unpinned in interrupt context.
@@ -10,22 +10,23 @@
 //! dropped and the waiters told outside it.
 #![expect(unsafe_code, reason = "hands physical memory to a device")]
 
-use super::hal::{DmaPage, KernelHal};
+mod cut;
+mod ring;
+
+use self::cut::{Segment, cut};
+use self::ring::Ring;
+use super::hal::KernelHal;
 use super::transport::MsixTransport;
 use crate::irq;
-use crate::mem::paging::direct;
 use crate::pci::{Msix, MsixError, Pci};
 use crate::thread::{self, SpawnError};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use bitflags::bitflags;
 use core::fmt;
-use core::slice;
-use core::sync::atomic::{Ordering, fence};
-use mm::addr::PhysAddr;
+use core::sync::atomic::Ordering;
 use mm::gup::PinnedPages;
 use mm::mem::OutOfMemory;
 use mm::sync::atomic::{AtomicBool, AtomicU64};
@@ -38,19 +39,11 @@ use virtio_drivers::transport::{DeviceType, Transport};
 
 /// Bytes in a sector, the unit of a disk's addresses.
 pub const SECTOR: u64 = 512;
-/// Chains in flight at a time.
-const CHAINS: usize = 4;
-/// Pieces of memory in one chain.
-const SEGMENTS: usize = 14;
-/// Descriptors in the queue: each chain takes a header, its pieces and a status.
-const QUEUE_SIZE: usize = CHAINS * (SEGMENTS + 2);
 const QUEUE: u16 = 0;
 /// The entry of the MSI-X table that the queue uses.
 const ENTRY: u16 = 0;
 /// The type number of the common configuration structure (virtio 1.2, 4.1.4).
 const COMMON_CONFIG: u8 = 1;
-/// The longest piece, in bytes: descriptors count in 32 bits, and a page-aligned round number is kind to devices.
-const PIECE: u64 = 1 << 20;
 
 bitflags! {
     /// The features that this driver takes (virtio 1.2, 5.2.3 and 6).
@@ -60,13 +53,6 @@ bitflags! {
         const VERSION_1 = 1 << 32;
     }
 }
-
-const REQUEST_IN: u32 = 0;
-const REQUEST_OUT: u32 = 1;
-const STATUS_OK: u8 = 0;
-const STATUS_UNSUPPORTED: u8 = 2;
-/// What the status byte holds until the device writes it.
-const STATUS_NONE: u8 = 0xff;
 
 /// Which way the data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,13 +148,6 @@ type Outcome = Result<(), IoError>;
 /// Called in the disk's thread when the transfer has ended and its pages are unpinned.
 pub type OnDone = Box<dyn FnOnce(Outcome) + Send>;
 
-/// A piece of memory that is physically contiguous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    base: PhysAddr,
-    len: u64,
-}
-
 /// A transfer that the disk has accepted and not ended.
 struct Transfer {
     direction: Direction,
@@ -241,7 +220,7 @@ pub struct Disk {
     pub at: DeviceFunction,
     sectors: u64,
     read_only: bool,
-    inner: SpinLock<Inner>,
+    ring: SpinLock<Ring>,
     rung: AtomicBool,
     bell: WaitQueue,
     interrupts: AtomicU64,
@@ -279,7 +258,7 @@ impl Disk {
             at,
             sectors: sectors(&transport).map_err(ProbeError::Queue)?,
             read_only: features.contains(Features::READ_ONLY),
-            inner: SpinLock::new(Inner::new(transport, queue)?),
+            ring: SpinLock::new(Ring::new(transport, queue)?),
             rung: AtomicBool::new(false),
             bell: WaitQueue::new(),
             interrupts: AtomicU64::new(0),
@@ -298,7 +277,7 @@ impl Disk {
         thread::spawn(&format!("disk {}", self.index), move || -> () {
             ours.work()
         })?;
-        self.inner.lock().transport.finish_init();
+        self.ring.lock().transport.finish_init();
         Ok(())
     }
 
@@ -380,8 +359,10 @@ impl Disk {
 
     /// Queues a transfer; one that is refused is dropped, and so unpinned, outside the lock.
     fn accept(&self, transfer: Transfer) -> Result<(), SubmitError> {
-        let refused = self.inner.lock().accept(transfer);
-        refused.map_err(|(_, why)| why)
+        let mut slot = Some(transfer);
+        let accepted = self.ring.lock().accept(&mut slot);
+        drop(slot);
+        accepted
     }
 
     /// The interrupt handler: wakes the thread.
@@ -407,7 +388,7 @@ impl Disk {
     }
 
     fn next_ended(&self) -> Option<Transfer> {
-        self.inner.lock().next_ended()
+        self.ring.lock().next_ended()
     }
 }
 
@@ -430,272 +411,6 @@ fn sectors(transport: &MsixTransport) -> virtio_drivers::Result<u64> {
         let high: u32 = transport.read_config_space(4)?;
         Ok(u64::from(high) << 32 | u64::from(low))
     })
-}
-
-/// What a chain in flight was made of; its header and status lie in the disk's DMA page at the same index.
-#[derive(Default)]
-struct Chain {
-    transfer: Option<u64>,
-    token: u16,
-    segments: ArrayVec<Segment, SEGMENTS>,
-}
-
-struct Inner {
-    transport: MsixTransport,
-    queue: VirtQueue<KernelHal, QUEUE_SIZE>,
-    /// Headers (16 bytes each) from byte 0 on, status bytes from [`STATUSES`] on.
-    page: DmaPage,
-    chains: [Chain; CHAINS],
-    transfers: Vec<(u64, Transfer)>,
-    next_id: u64,
-    /// The device named a chain that it was never given. It may still write to any page that it holds, so these stay pinned.
-    broken: bool,
-}
-
-const HEADER: usize = 16;
-const STATUSES: usize = 1024;
-
-impl Inner {
-    fn new(
-        transport: MsixTransport,
-        queue: VirtQueue<KernelHal, QUEUE_SIZE>,
-    ) -> Result<Self, OutOfMemory> {
-        Ok(Inner {
-            transport,
-            queue,
-            page: DmaPage::new()?,
-            chains: Default::default(),
-            transfers: Vec::new(),
-            next_id: 0,
-            broken: false,
-        })
-    }
-
-    fn accept(&mut self, transfer: Transfer) -> Result<(), (Transfer, SubmitError)> {
-        if self.broken {
-            return Err((transfer, SubmitError::Broken));
-        }
-        if self.transfers.try_reserve(1).is_err() {
-            return Err((transfer, OutOfMemory.into()));
-        }
-        self.transfers.push((self.next_id, transfer));
-        self.next_id += 1;
-        self.send_more();
-        Ok(())
-    }
-
-    /// Takes finished chains off the ring until a transfer has ended, which it hands out.
-    fn next_ended(&mut self) -> Option<Transfer> {
-        while let Some(token) = self.queue.peek_used().filter(|_| !self.broken) {
-            self.complete(token);
-        }
-        self.send_more();
-        let ended = self.transfers.iter().position(|(_, t)| t.has_ended())?;
-        Some(self.transfers.remove(ended).1)
-    }
-
-    fn complete(&mut self, token: u16) {
-        let Some(slot) = self
-            .chains
-            .iter()
-            .position(|c| c.transfer.is_some() && c.token == token)
-        else {
-            log::error!("a disk finished request {token}, which it was never given");
-            self.broken = true;
-            return;
-        };
-        let chain = core::mem::take(&mut self.chains[slot]);
-        let popped = self.pop(slot, token, &chain);
-        let Some((_, transfer)) = self
-            .transfers
-            .iter_mut()
-            .find(|(id, _)| Some(*id) == chain.transfer)
-        else {
-            return;
-        };
-        transfer.in_flight -= 1;
-        transfer.outcome = transfer.outcome.and(popped);
-    }
-
-    fn pop(&mut self, slot: usize, token: u16, chain: &Chain) -> Outcome {
-        let direction = self.direction(chain);
-        let status = self.page.at(STATUSES + slot);
-        // SAFETY: these are the buffers that `send` added under this token.
-        let popped = with_buffers(
-            &self.page,
-            slot,
-            direction,
-            &chain.segments,
-            |inputs, outputs| unsafe { self.queue.pop_used(token, inputs, outputs) },
-        );
-        popped.map_err(|_| IoError::Protocol)?;
-        // SAFETY: the byte lies in the DMA page, and the device has given it back.
-        match unsafe { status.read_volatile() } {
-            STATUS_OK => Ok(()),
-            STATUS_UNSUPPORTED => Err(IoError::Unsupported),
-            _ => Err(IoError::Device),
-        }
-    }
-
-    fn direction(&self, chain: &Chain) -> Direction {
-        let transfer = self
-            .transfers
-            .iter()
-            .find(|(id, _)| Some(*id) == chain.transfer);
-        transfer.map_or(Direction::Read, |(_, t)| t.direction)
-    }
-
-    /// Sends chains while there are free ones and transfers with unsent pieces, the oldest transfer first.
-    fn send_more(&mut self) {
-        let mut sent = false;
-        while !self.broken
-            && let Some(slot) = self.chains.iter().position(|c| c.transfer.is_none())
-            && let Some(at) = self.transfers.iter().position(|(_, t)| t.has_more())
-        {
-            self.send(slot, at);
-            sent = true;
-        }
-        // The device must see the new chains before it is asked whether it wants to be told.
-        fence(Ordering::SeqCst);
-        if sent && self.queue.should_notify() {
-            self.transport.notify(QUEUE);
-        }
-    }
-
-    fn send(&mut self, slot: usize, at: usize) {
-        let (id, transfer) = &mut self.transfers[at];
-        let direction = transfer.direction;
-        let rest = &transfer.segments[transfer.sent..];
-        let segments: ArrayVec<Segment, SEGMENTS> = rest.iter().take(SEGMENTS).copied().collect();
-        write_header(&self.page, slot, direction, transfer.next_sector);
-        transfer.sent += segments.len();
-        transfer.next_sector += segments.iter().map(|s| s.len).sum::<u64>() / SECTOR;
-        // SAFETY: header and status lie in the DMA page, which lives as long as the queue; the segments lie in pages that
-        // the transfer keeps pinned until the chain has been popped.
-        let added = with_buffers(
-            &self.page,
-            slot,
-            direction,
-            &segments,
-            |inputs, outputs| unsafe { self.queue.add(inputs, outputs) },
-        );
-        match added {
-            Ok(token) => {
-                transfer.in_flight += 1;
-                self.chains[slot] = Chain {
-                    transfer: Some(*id),
-                    token,
-                    segments,
-                };
-            }
-            Err(_) => transfer.outcome = Err(IoError::Protocol),
-        }
-    }
-}
-
-fn write_header(page: &DmaPage, slot: usize, direction: Direction, sector: u64) {
-    let kind = if direction == Direction::Read {
-        REQUEST_IN
-    } else {
-        REQUEST_OUT
-    };
-    let header = page.at(slot * HEADER);
-    // SAFETY: 16 bytes of the DMA page (asserted below), aligned to 16, and no chain that uses them is in flight.
-    unsafe {
-        header.cast::<u32>().write_volatile(kind);
-        header.cast::<u32>().add(1).write_volatile(0);
-        header.cast::<u64>().add(1).write_volatile(sector);
-        page.at(STATUSES + slot).write_volatile(STATUS_NONE);
-    }
-}
-
-const _: () =
-    assert!(CHAINS * HEADER <= STATUSES && STATUSES + CHAINS <= virtio_drivers::PAGE_SIZE);
-
-/// Calls `f` with the buffers of a chain as the queue wants them.
-///
-/// The slices exist for the length of that call only, and the queue takes nothing but addresses from them: it is the device that
-/// reads and writes the memory.
-fn with_buffers<R>(
-    page: &DmaPage,
-    slot: usize,
-    direction: Direction,
-    segments: &[Segment],
-    f: impl for<'a> FnOnce(&'a [&'a [u8]], &'a mut [&'a mut [u8]]) -> R,
-) -> R {
-    let (mut inputs, mut outputs) = (Buffers::<&[u8]>::new(), Buffers::<&mut [u8]>::new());
-    let (header, status) = (page.at(slot * HEADER), page.at(STATUSES + slot));
-    // SAFETY: both lie in the DMA page.
-    let (header, status) = unsafe {
-        (
-            slice::from_raw_parts(header.as_ptr(), HEADER),
-            slice::from_raw_parts_mut(status.as_ptr(), 1),
-        )
-    };
-    inputs.push(header);
-    for segment in segments {
-        let (at, len) = (
-            direct(segment.base).as_mut_ptr::<u8>(),
-            segment.len as usize,
-        );
-        // SAFETY: pinned pages are mapped for good at their place in the direct map.
-        unsafe {
-            match direction {
-                Direction::Read => outputs.push(slice::from_raw_parts_mut(at, len)),
-                Direction::Write => inputs.push(slice::from_raw_parts(at, len)),
-            }
-        }
-    }
-    outputs.push(status);
-    f(&inputs.list[..inputs.len], &mut outputs.list[..outputs.len])
-}
-
-/// A short list without a destructor, so that the queue may borrow it for as long as its elements live.
-struct Buffers<B> {
-    list: [B; SEGMENTS + 1],
-    len: usize,
-}
-
-impl<B: Default> Buffers<B> {
-    fn new() -> Self {
-        Buffers {
-            list: core::array::from_fn(|_| B::default()),
-            len: 0,
-        }
-    }
-
-    fn push(&mut self, buffer: B) {
-        self.list[self.len] = buffer;
-        self.len += 1;
-    }
-}
-
-/// Cuts `len` bytes from `offset` on out of pinned pages: contiguous pieces of at most [`PIECE`] bytes.
-fn cut(pages: &PinnedPages, offset: u64, len: u64) -> Result<Vec<Segment>, SubmitError> {
-    let total: u64 = pages.segments().map(|(_, len)| len).sum();
-    if offset.checked_add(len).is_none_or(|end| end > total) {
-        return Err(SubmitError::PastEndOfPages { bytes: total });
-    }
-    let mut pieces = Vec::new();
-    let (mut skip, mut left) = (offset, len);
-    for (base, run) in pages.segments() {
-        let start = skip.min(run);
-        skip -= start;
-        cut_run(&mut pieces, base + start, (run - start).min(left))?;
-        left -= (run - start).min(left);
-    }
-    Ok(pieces)
-}
-
-fn cut_run(pieces: &mut Vec<Segment>, base: PhysAddr, len: u64) -> Result<(), OutOfMemory> {
-    for at in (0..len).step_by(PIECE as usize) {
-        pieces.try_reserve(1).map_err(|_| OutOfMemory)?;
-        pieces.push(Segment {
-            base: base + at,
-            len: PIECE.min(len - at),
-        });
-    }
-    Ok(())
 }
 
 /// Brings up every virtio block device; one that fails is told in the log and left out.
