@@ -33,6 +33,8 @@ pub mod lock;
 #[cfg(target_os = "none")]
 mod logger;
 #[cfg(target_os = "none")]
+pub mod machine;
+#[cfg(target_os = "none")]
 pub mod mem;
 #[cfg(target_os = "none")]
 pub mod nfit;
@@ -43,11 +45,15 @@ pub mod pci;
 #[cfg(target_os = "none")]
 pub mod pmem;
 #[cfg(target_os = "none")]
+pub mod session;
+#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 pub mod thread;
 #[cfg(target_os = "none")]
 pub mod time;
+#[cfg(target_os = "none")]
+pub mod tour;
 #[cfg(target_os = "none")]
 pub mod uaccess;
 #[cfg(target_os = "none")]

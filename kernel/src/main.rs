@@ -9,10 +9,4 @@ fn main() {
 }
 
 #[cfg(target_os = "none")]
-kernel::entry!(main);
-
-#[cfg(target_os = "none")]
-fn main() -> kernel::exit::ExitCode {
-    kernel::println!("Holdfast");
-    kernel::exit::ExitCode::Success
-}
+kernel::entry!(kernel::session::main);

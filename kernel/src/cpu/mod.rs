@@ -84,6 +84,17 @@ pub fn init(index: usize, ist_tops: [VirtAddr; gdt::IST_STACKS]) {
     idt::load();
 }
 
+/// How many CPUs run the kernel.
+pub fn online() -> usize {
+    // Relaxed: a figure for the eye.
+    let runs = |cpu: &&Cpu| {
+        !cpu.this
+            .load(core::sync::atomic::Ordering::Relaxed)
+            .is_null()
+    };
+    CPUS.iter().filter(runs).count()
+}
+
 /// Number of [`init`]'s stacks.
 pub const IST_STACKS: usize = gdt::IST_STACKS;
 

@@ -46,6 +46,11 @@ pub trait System: Send + Sync + Sized + 'static {
     /// The jobs.
     fn jobs(&self) -> &Jobs;
 
+    /// A command asked for the end: those after it do not run.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Runs `work` in a thread of its own.
     ///
     /// # Errors

@@ -128,6 +128,16 @@ impl Jobs {
         self.changed.wake_all();
     }
 
+    /// Takes back a job that was begun and could not be started.
+    pub fn forget(&self, job: &Job) {
+        // The entry is freed after the lock.
+        let _gone = {
+            let mut list = self.list.lock();
+            let at = list.iter().position(|j| j.id == job.id);
+            at.map(|at| list.remove(at))
+        };
+    }
+
     /// All jobs that nobody has waited for yet.
     ///
     /// # Errors
@@ -152,7 +162,7 @@ impl Jobs {
     /// The wait ran out of time or was cancelled; the job goes on.
     pub fn wait(&self, job: &Job, wait: &Wait<'_>) -> Result<JobState, WaitError> {
         self.changed.wait_until(|| job.is_done(), wait)?;
-        self.list.lock().retain(|j| j.id != job.id);
+        self.forget(job);
         Ok(job.state())
     }
 

@@ -7,6 +7,8 @@
 pub mod args;
 pub mod builtin;
 pub mod command;
+#[cfg(target_os = "none")]
+pub mod commands;
 pub mod edit;
 pub mod error;
 mod jobs;

@@ -117,8 +117,9 @@ fn joined<T>(
     Ok(())
 }
 
-fn label(key: &str) -> String {
-    key.replace('_', " ")
+/// A key as people read it. A time has a unit of its own beside it.
+pub fn label(key: &str) -> String {
+    key.strip_suffix("_us").unwrap_or(key).replace('_', " ")
 }
 
 /// Rows under the same keys: an aligned table as text, one object a row in JSON.
@@ -213,7 +214,8 @@ impl Out {
         if self.json {
             return self.object(fields);
         }
-        let width = fields.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
+        let width = fields.iter().map(|(k, _)| label(k).len()).max();
+        let width = width.unwrap_or(0);
         for (key, value) in &fields {
             self.text_line(&format!(
                 "{:<w$} {value}",
@@ -337,7 +339,7 @@ pub(super) mod tests {
         };
         assert_eq!(
             printed(false, None, |o| o.record(fields())),
-            ["pfn:       9", "waited us: 1.500 ms", "owner:     -"]
+            ["pfn:    9", "waited: 1.500 ms", "owner:  -"]
         );
         assert_eq!(
             printed(true, None, |o| o.record(fields())),

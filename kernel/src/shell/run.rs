@@ -19,7 +19,8 @@ use alloc::vec;
 pub fn run<S: System>(system: &Arc<S>, text: &str, sink: &Arc<dyn LineSink>) -> bool {
     match parse(text).on(|| "command line") {
         Ok(commands) => {
-            let results = commands.into_iter().map(|c| run_one(system, c, sink));
+            let live = commands.into_iter().take_while(|_| !system.has_ended());
+            let results = live.map(|c| run_one(system, c, sink));
             results.filter(|ok| !ok).count() == 0
         }
         Err(error) => {

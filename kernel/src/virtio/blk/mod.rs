@@ -333,7 +333,11 @@ impl Disk {
         Ok(request)
     }
 
-    fn check(
+    /// Says whether a transfer would be accepted, as far as the disk is concerned.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn check(
         &self,
         direction: Direction,
         sector: u64,

@@ -1,0 +1,127 @@
+//! The mounted file system.
+
+use super::{Fs, Machine};
+use crate::mem::frames;
+use crate::pmem::Device;
+use alloc::sync::Arc;
+use dax::xarray::NodePool;
+use fs::Backing;
+use fs::error::{MountError, UnmountError};
+use mm::addr::Pfn;
+use mm::mem::OutOfMemory;
+use spin::Once;
+use thiserror::Error;
+use x86_64::instructions::random::RdRand;
+
+/// Nodes of the page index for which there is room from the start.
+const NODES: u32 = 64;
+
+/// A file system that is mounted.
+#[derive(Clone)]
+pub struct Mounted {
+    /// It.
+    pub fs: Arc<Fs>,
+    /// The name of its device.
+    pub device: &'static str,
+}
+
+/// Why nothing was mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum MountFailure {
+    /// One is mounted already.
+    #[error("a file system is mounted already")]
+    Mounted,
+    /// The file system itself says no.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// No memory.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
+}
+
+/// Why it is still mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum UmountFailure {
+    /// Nothing is mounted.
+    #[error("no file system is mounted")]
+    NotMounted,
+    /// The file system itself says no.
+    #[error(transparent)]
+    Unmount(#[from] UnmountError),
+}
+
+impl Machine {
+    /// The mounted file system.
+    pub fn mounted(&self) -> Option<Mounted> {
+        self.mounted.lock().clone()
+    }
+
+    /// Mounts the file system on a device.
+    ///
+    /// # Errors
+    /// See [`MountFailure`].
+    pub fn mount(&self, device: &Device) -> Result<Arc<Fs>, MountFailure> {
+        if self.mounted().is_some() {
+            return Err(MountFailure::Mounted);
+        }
+        let fs = Fs::mount(device.memory.clone(), backing(device)?)?;
+        let mut mounted = self.mounted.lock();
+        if mounted.is_some() {
+            drop(mounted);
+            return Err(MountFailure::Mounted);
+        }
+        *mounted = Some(Mounted {
+            fs: fs.clone(),
+            device: device.name,
+        });
+        Ok(fs)
+    }
+
+    /// Unmounts; the file system stays mounted when it is in use.
+    ///
+    /// # Errors
+    /// See [`UmountFailure`].
+    pub fn umount(&self) -> Result<&'static str, UmountFailure> {
+        let Mounted { fs, device } = self
+            .mounted
+            .lock()
+            .take()
+            .ok_or(UmountFailure::NotMounted)?;
+        match fs.unmount() {
+            Ok(()) => Ok(device),
+            Err((fs, why)) => {
+                *self.mounted.lock() = Some(Mounted { fs, device });
+                Err(why.into())
+            }
+        }
+    }
+}
+
+fn backing(device: &Device) -> Result<Backing, OutOfMemory> {
+    Ok(Backing {
+        pgmap: device.pgmap.clone(),
+        nodes: NodePool::new(NODES)?,
+        zero_page: zero_page()?,
+    })
+}
+
+/// The machine's frame of zeroes, which nobody writes.
+fn zero_page() -> Result<Pfn, OutOfMemory> {
+    static ZERO: Once<Pfn> = Once::new();
+    ZERO.try_call_once(|| frames::alloc_zeroed().ok_or(OutOfMemory))
+        .copied()
+}
+
+/// An identity that no other file system has: random bits from the CPU, else the time since boot.
+pub fn new_uuid() -> [u8; 16] {
+    let word = || {
+        RdRand::new()
+            .and_then(RdRand::get_u64)
+            .unwrap_or_else(crate::time::now_ns)
+    };
+    let mut uuid = (u128::from(word()) << 64 | u128::from(word())).to_le_bytes();
+    // Version 4, variant 1 (RFC 9562).
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}

@@ -1,0 +1,216 @@
+//! `mmap` and what is done with mappings; `pin`, `unpin`, `pins`.
+
+use super::{Done, Missing, command, open};
+use crate::machine::{Machine, Map};
+use crate::shell::{Args, Command, CommandError, On, Out, Table, Value};
+use crate::uaccess;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use mm::addr::VirtAddr;
+
+pub const MMAP: Command<Machine> = command(
+    "mmap",
+    "PATH [OFF LEN] [--sync]",
+    "maps a file, or a range of it, for loads and stores",
+    "Every mapping is synchronous: metadata is durable before a page becomes writable, so --sync changes nothing.",
+    mmap,
+);
+pub const MAPS: Command<Machine> = command("maps", "", "lists the mappings", "", maps);
+pub const LOAD: Command<Machine> = command(
+    "load",
+    "M OFF",
+    "loads a byte through a mapping",
+    "OFF counts from the start of the mapping.",
+    load,
+);
+pub const STORE: Command<Machine> = command(
+    "store",
+    "M OFF BYTE",
+    "stores a byte through a mapping",
+    "The store is durable after `msync`. OFF counts from the start of the mapping.",
+    store,
+);
+pub const MSYNC: Command<Machine> = command(
+    "msync",
+    "M",
+    "makes the stores through a mapping durable",
+    "",
+    msync,
+);
+pub const MUNMAP: Command<Machine> = command("munmap", "M", "ends a mapping", "", munmap);
+pub const PIN: Command<Machine> = command(
+    "pin",
+    "PATH OFF LEN",
+    "pins the pages of a range of a file, as a driver does for DMA",
+    "They stay pinned until `unpin`, whatever becomes of mappings and names.",
+    pin,
+);
+pub const UNPIN: Command<Machine> = command("unpin", "P", "ends a pin", "", unpin);
+pub const PINS: Command<Machine> = command("pins", "", "lists the pins", "", pins);
+
+fn mmap(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    args.flag("--sync");
+    let path = args.word("PATH")?;
+    let off = args.optional_size("OFF")?;
+    let len = off.map(|_| args.size("LEN")).transpose()?;
+    args.end()?;
+    let (_, inode) = open(machine, &path)?;
+    let off = off.unwrap_or(0);
+    let len = len.unwrap_or_else(|| inode.stat().size);
+    let map = machine
+        .add_map(path.clone(), inode, off, len)
+        .on(|| format!("mmap {path}"))?;
+    let (id, va) = (map.id, map.window.start().as_u64());
+    let fields = vec![
+        ("map", id.into()),
+        ("path", path.into()),
+        ("va", Value::Hex(va)),
+        ("offset", off.into()),
+        ("length", len.into()),
+    ];
+    out.say(fields, format_args!("map {id} at {va:#x}"));
+    Ok(())
+}
+
+fn maps(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    args.end()?;
+    let mut table = Table::new(&["map", "va", "offset", "length", "path"], "no mappings");
+    machine.maps(|m| {
+        let va = Value::Hex(m.window.start().as_u64());
+        table.row([
+            m.id.into(),
+            va,
+            m.offset.into(),
+            m.window.len().into(),
+            m.path.clone().into(),
+        ]);
+    });
+    out.table(table);
+    Ok(())
+}
+
+/// The mapping that is named next.
+fn map_arg(machine: &Machine, args: &mut Args) -> Result<Arc<Map>, CommandError> {
+    let id = args.number("M")?;
+    machine
+        .map(id)
+        .ok_or(Missing::Map)
+        .on(|| format!("map {id}"))
+}
+
+/// The address of an offset into a mapping.
+fn address(map: &Map, off: u64) -> Result<VirtAddr, Missing> {
+    match off < map.window.len() {
+        true => Ok(map.window.start() + off),
+        false => Err(Missing::Offset),
+    }
+}
+
+fn load(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (map, off) = (map_arg(machine, args)?, args.size("OFF")?);
+    args.end()?;
+    let what = || format!("load {} {off}", map.id);
+    let value = uaccess::load8(address(&map, off).on(what)?).on(what)?;
+    let fields = vec![
+        ("map", map.id.into()),
+        ("offset", off.into()),
+        ("value", u32::from(value).into()),
+    ];
+    out.say(fields, format_args!("{value:#04x}"));
+    Ok(())
+}
+
+fn store(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (map, off) = (map_arg(machine, args)?, args.size("OFF")?);
+    let value = args.number_up_to("BYTE", 255)? as u8;
+    args.end()?;
+    let what = || format!("store {} {off}", map.id);
+    uaccess::store8(address(&map, off).on(what)?, value).on(what)?;
+    let fields = vec![
+        ("map", map.id.into()),
+        ("offset", off.into()),
+        ("value", u32::from(value).into()),
+    ];
+    out.say(fields, format_args!("{value:#04x} stored"));
+    Ok(())
+}
+
+fn msync(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let map = map_arg(machine, args)?;
+    args.end()?;
+    let pages = map.inode.msync(map.offset, map.window.len());
+    let fields = vec![("map", map.id.into()), ("pages", pages.into())];
+    out.say(
+        fields,
+        format_args!("map {}: {pages} pages made durable", map.id),
+    );
+    Ok(())
+}
+
+fn munmap(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let id = args.number("M")?;
+    args.end()?;
+    let map = machine
+        .remove_map(id)
+        .ok_or(Missing::Map)
+        .on(|| format!("map {id}"))?;
+    drop(map);
+    out.say(vec![("map", id.into())], format_args!("map {id} ended"));
+    Ok(())
+}
+
+fn pin(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (path, off, len) = (args.word("PATH")?, args.size("OFF")?, args.size("LEN")?);
+    args.end()?;
+    let (_, inode) = open(machine, &path)?;
+    let (id, pages) = machine
+        .add_pin(path.clone(), &inode, off, len)
+        .on(|| format!("pin {path}"))?;
+    let fields = vec![
+        ("pin", id.into()),
+        ("path", path.into()),
+        ("offset", off.into()),
+        ("length", len.into()),
+        ("pages", pages.into()),
+    ];
+    out.say(fields, format_args!("pin {id}"));
+    Ok(())
+}
+
+fn unpin(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let id = args.number("P")?;
+    args.end()?;
+    machine
+        .remove_pin(id)
+        .ok_or(Missing::Pin)
+        .on(|| format!("unpin {id}"))?;
+    out.say(vec![("pin", id.into())], format_args!("pin {id} ended"));
+    Ok(())
+}
+
+fn pins(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    args.end()?;
+    let mut table = Table::new(
+        &["pin", "holder", "pfn", "pages", "offset", "length", "path"],
+        "no pins",
+    );
+    machine.pins(|p| {
+        let first = p
+            .pages
+            .pfns()
+            .next()
+            .map_or(Value::None, |p| Value::Hex(p.get()));
+        table.row([
+            p.id.into(),
+            format!("pin {}", p.id).into(),
+            first,
+            p.pages.pages().into(),
+            p.offset.into(),
+            p.length.into(),
+            p.path.clone().into(),
+        ]);
+    });
+    out.table(table);
+    Ok(())
+}

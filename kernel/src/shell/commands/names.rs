@@ -1,0 +1,176 @@
+//! `ls`, `stat`, `extents`, and the commands that make, move and remove names.
+
+use super::{Done, command, mounted, open};
+use crate::machine::Machine;
+use crate::shell::{Args, Command, Fields, On, Out, Table, Value};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec;
+use fs::{BLOCK_SIZE, Kind};
+
+pub const LS: Command<Machine> = command("ls", "[PATH]", "lists a directory, by default /", "", ls);
+pub const STAT: Command<Machine> = command(
+    "stat",
+    "PATH",
+    "shows the attributes of a file or directory",
+    "",
+    stat,
+);
+pub const EXTENTS: Command<Machine> = command(
+    "extents",
+    "PATH",
+    "shows where a file's storage is",
+    "`index` and `pages` count pages of 4 KiB in the file, `pfn` is the frame of the first.",
+    extents,
+);
+pub const MKDIR: Command<Machine> = command("mkdir", "PATH", "makes a directory", "", mkdir);
+pub const RMDIR: Command<Machine> =
+    command("rmdir", "PATH", "removes an empty directory", "", rmdir);
+pub const RM: Command<Machine> = command(
+    "rm",
+    "PATH",
+    "removes a name of a file",
+    "A file that is mapped or pinned lives on without a name until the last user has gone.",
+    rm,
+);
+pub const MV: Command<Machine> = command(
+    "mv",
+    "OLD NEW",
+    "renames; an existing NEW is replaced",
+    "",
+    mv,
+);
+pub const LN: Command<Machine> = command("ln", "OLD NEW", "gives a file a second name", "", ln);
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "file",
+        Kind::Dir => "directory",
+        Kind::Symlink => "symlink",
+    }
+}
+
+fn ls(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.optional().unwrap_or_else(|| String::from("/"));
+    args.end()?;
+    let (fs, dir) = open(machine, &path)?;
+    let mut table = Table::new(&["inode", "kind", "size", "name"], "empty");
+    let mut cookie = 0;
+    while let Some(entry) = fs.readdir(&dir, cookie).on(|| path.as_str())? {
+        cookie = entry.cookie;
+        let size = fs.inode(entry.ino).on(|| path.as_str())?.stat().size;
+        let name = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
+        table.row([
+            entry.ino.into(),
+            kind_name(entry.kind).into(),
+            Value::Bytes(size),
+            name.into(),
+        ]);
+    }
+    out.table(table);
+    Ok(())
+}
+
+fn stat(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    let (_, inode) = open(machine, &path)?;
+    let s = inode.stat();
+    out.record(vec![
+        ("path", path.into()),
+        ("inode", s.ino.into()),
+        ("kind", kind_name(s.kind).into()),
+        ("size", Value::Bytes(s.size)),
+        ("blocks", s.blocks.into()),
+        ("links", s.nlink.into()),
+        ("mode", format!("{:o}", s.mode).into()),
+        ("mappings", inode.mapping().attachments().into()),
+        ("locked", inode.is_locked().into()),
+        ("mtime_us", Value::Micros(s.mtime / 1000)),
+    ]);
+    Ok(())
+}
+
+fn extents(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    let (fs, inode) = open(machine, &path)?;
+    let mut table = Table::new(
+        &["index", "pages", "block", "pfn", "length", "unwritten"],
+        "no storage",
+    );
+    for e in fs.extents(&inode) {
+        let pfn = inode
+            .pfn(e.file)
+            .map_or(Value::None, |p| Value::Hex(p.get()));
+        let length = Value::Bytes(e.len * BLOCK_SIZE);
+        table.row([
+            e.file.into(),
+            e.len.into(),
+            e.phys.into(),
+            pfn,
+            length,
+            e.unwritten.into(),
+        ]);
+    }
+    out.table(table);
+    Ok(())
+}
+
+/// What commands on one path report.
+fn did(path: String, what: &str, out: &Out) {
+    let sentence = format!("{what} {path}");
+    let fields: Fields = vec![("path", path.into())];
+    out.say(fields, format_args!("{sentence}"));
+}
+
+fn mkdir(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    mounted(machine, &path)?
+        .mkdir(&path, 0o755)
+        .on(|| format!("mkdir {path}"))?;
+    did(path, "made", out);
+    Ok(())
+}
+
+fn rmdir(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    mounted(machine, &path)?
+        .rmdir(&path)
+        .on(|| format!("rmdir {path}"))?;
+    did(path, "removed", out);
+    Ok(())
+}
+
+fn rm(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let path = args.word("PATH")?;
+    args.end()?;
+    mounted(machine, &path)?
+        .unlink(&path)
+        .on(|| format!("rm {path}"))?;
+    did(path, "removed", out);
+    Ok(())
+}
+
+fn mv(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (old, new) = (args.word("OLD")?, args.word("NEW")?);
+    args.end()?;
+    mounted(machine, &old)?
+        .rename(&old, &new, true)
+        .on(|| format!("mv {old} {new}"))?;
+    did(new, &format!("{old} is now"), out);
+    Ok(())
+}
+
+fn ln(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (old, new) = (args.word("OLD")?, args.word("NEW")?);
+    args.end()?;
+    mounted(machine, &old)?
+        .link(&old, &new)
+        .on(|| format!("ln {old} {new}"))?;
+    did(new, &format!("{old} is also"), out);
+    Ok(())
+}
