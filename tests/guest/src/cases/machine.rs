@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::mem::{self, frames, paging};
 use kernel::{thread, time};
 use mm::addr::{PAGE_SIZE, VirtAddr};
-use mm::sync::{SpinLock, Wait, WaitQueue, sleep_us};
+use mm::sync::{SpinLock, Wait, WaitQueue, runtime, sleep_us};
 
 use crate::case;
 
@@ -54,6 +54,21 @@ case! {
         let other = thread::spawn("other", play(1, shared.clone())).expect("a thread");
         assert!(play(0, shared)(), "a wake-up was lost here");
         assert!(other.join(), "a wake-up was lost there");
+    }
+}
+
+case! {
+    /// A wake-up that comes before the sleep is remembered, once.
+    fn an_early_wake_up_is_remembered_once() {
+        let machine = runtime();
+        machine.unpark(machine.current());
+        machine.unpark(machine.current());
+        let start = time::now_us();
+        machine.park(Some(start + 5_000_000));
+        assert!(time::now_us() - start < 4_000_000, "the wake-up was lost");
+        let start = time::now_us();
+        machine.park(Some(start + 5_000));
+        assert!(time::now_us() - start >= 5_000, "one wake-up ended two sleeps");
     }
 }
 
