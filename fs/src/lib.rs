@@ -4,7 +4,7 @@
 //! - [`commit`]: how metadata changes: one redo record, one fence, then in place. Rules R1 to R8.
 //! - [`space`]: free space, derived at mount; the quarantine between a file and the allocator.
 //! - [`Fs`], [`Inode`]: a mounted file system and its files, which are mapped through the DAX layer.
-//! - [`mkfs()`]: making one.
+//! - [`mkfs()`], [`fsck()`]: made and checked without mounting.
 //!
 //! Generic over [`Pmem`](dax::pmem::Pmem), it is the same code in the kernel, in host tools and under the crash explorer.
 
@@ -21,6 +21,7 @@ pub mod error;
 pub mod extents;
 mod file;
 mod fs;
+mod fsck;
 mod inode;
 mod inodes;
 pub mod layout;
@@ -37,6 +38,7 @@ pub use api::CreateSizedError;
 pub use cut::TruncateReport;
 pub use file::{Fill, MAX_SIZE};
 pub use fs::{Fs, MountReport, StatFs};
+pub use fsck::{FsckReport, Problem, fsck};
 pub use inode::{Content, Inode, Stat};
 pub use layout::{BLOCK_SIZE, Ino, Kind, ROOT};
 pub use mkfs::{MkfsError, MkfsOptions, MkfsReport, mkfs};

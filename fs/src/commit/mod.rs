@@ -59,5 +59,6 @@ mod tx;
 pub use crate::record::{RecordFull, RecordKind};
 pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
+pub(crate) use recover::scan;
 pub use recover::{RecoverError, Recovered, recover};
 pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};

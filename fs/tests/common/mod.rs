@@ -1,6 +1,9 @@
 //! A file system on the heap, for tests.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod crash;
+pub mod model;
+
 use std::sync::Arc;
 
 use dax::layout::{BreakReport, How};
