@@ -162,11 +162,14 @@ fn alignment_permitting_one_large_page_serves() {
     assert_eq!(file.count(900), (1, 0));
     // The file ends inside the third 2 MiB, though there is storage behind its end.
     (1124..1536).for_each(|page| file.store(page, false));
-    process.write(1030).unwrap();
-    assert_eq!(
-        process.space.translate(process.va(1030)).unwrap().size,
-        PageSize::Size4K
-    );
+    let prot = mm::aspace::Prot::WRITE;
+    let longer = process
+        .space
+        .map(file.clone(), 0, 1536, prot, PageSize::Size2M)
+        .unwrap();
+    let va = longer.start() + 1030 * PAGE_SIZE;
+    process.space.handle_fault(va, Access::Write).unwrap();
+    assert_eq!(process.space.translate(va).unwrap().size, PageSize::Size4K);
 }
 
 #[test]

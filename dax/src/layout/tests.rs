@@ -324,11 +324,10 @@ fn delayed_faults_go_on_at_once_when_the_breaker_gives_up() {
         assert!(start.elapsed() < Duration::from_secs(2));
         assert!(breaker.join().unwrap());
     });
-    let start = now_us();
-    process.read(6).unwrap();
-    assert!(
-        now_us() - start < 50_000,
-        "still delayed after the breaker gave up"
+    assert_eq!(
+        file.mapping.breaking.delay_us(6),
+        0,
+        "delayed after the end"
     );
 }
 
@@ -373,8 +372,8 @@ fn idle_means_idle_under_fire() {
                 }
             });
         }
-        let end = Instant::now() + Duration::from_millis(600);
-        while Instant::now() < end {
+        let end = Instant::now() + Duration::from_secs(20);
+        while proofs.load(Ordering::Relaxed) < 40 && Instant::now() < end {
             let Ok(idle) = try_break(&file, 0..4, patient()) else {
                 panic!("a breaker starved")
             };
@@ -393,5 +392,5 @@ fn idle_means_idle_under_fire() {
             proofs.fetch_add(1, Ordering::Relaxed);
         }
     });
-    assert!(proofs.into_inner() > 10, "too few proofs to mean anything");
+    assert_eq!(proofs.into_inner(), 40, "breakers starve");
 }

@@ -36,7 +36,7 @@ impl Breaking {
     }
 
     /// How long a fault on `page` is delayed now, in microseconds.
-    pub(super) fn delay_us(&self, page: u64) -> u64 {
+    pub(crate) fn delay_us(&self, page: u64) -> u64 {
         let notes = self.notes.lock();
         let of = |n: &Note| {
             FIRST_DELAY_US

@@ -7,6 +7,7 @@ use crate::xarray::{Mark, XArrayStats};
 use mm::addr::PageSize;
 use mm::sync::now_us;
 use std::cell::RefCell;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -110,21 +111,36 @@ fn a_fault_is_delayed_only_in_the_range_and_not_longer_than_the_bound() {
     let breaking = Breaking::new();
     let mut breaker = Breaker::new(&breaking);
     breaker.waits(4..8, 3);
-    let took = |page| {
-        let start = now_us();
-        breaking.delay_fault(page);
-        now_us() - start
-    };
-    assert!(took(3) < 5_000 && took(8) < 5_000);
-    assert!(took(4) >= 8_000);
+    assert_eq!(
+        [3, 4, 7, 8].map(|p| breaking.delay_us(p)),
+        [0, 8_000, 8_000, 0]
+    );
     breaker.waits(4..8, 60);
     assert_eq!(breaking.delay_us(5), MAX_DELAY_US);
     drop(breaker);
     assert_eq!(breaking.delay_us(5), 0);
 }
 
+/// The breaker does not end. On a thread of its own, so that blocking is a failure, not a hang.
 #[test]
-fn a_delayed_fault_goes_on_as_soon_as_the_breaker_ends() {
+fn a_delayed_fault_goes_on_though_the_breaker_waits_on() {
+    let (tell, hear) = mpsc::channel();
+    thread::spawn(move || {
+        let breaking = Breaking::new();
+        let mut breaker = Breaker::new(&breaking);
+        breaker.waits(0..1, 3);
+        let start = now_us();
+        breaking.delay_fault(0);
+        tell.send(now_us() - start).unwrap();
+    });
+    let took = hear
+        .recv_timeout(Duration::from_secs(5))
+        .expect("the fault is blocked");
+    assert!(took >= 8_000, "{took} us");
+}
+
+/// How long a fault is delayed whose breaker ends after 10 ms, in microseconds.
+fn delayed_until_the_end() -> u64 {
     let breaking = Breaking::new();
     let mut breaker = Breaker::new(&breaking);
     breaker.waits(0..1, 60);
@@ -136,9 +152,14 @@ fn a_delayed_fault_goes_on_as_soon_as_the_breaker_ends() {
         });
         thread::sleep(Duration::from_millis(10));
         drop(breaker);
-        let took = delayed.join().unwrap();
-        assert!((10_000..90_000).contains(&took), "{took} us");
-    });
+        delayed.join().unwrap()
+    })
+}
+
+#[test]
+fn a_delayed_fault_goes_on_as_soon_as_the_breaker_ends() {
+    // A busy machine may make some of the tries late; without the wake-up all of them are.
+    assert!((0..10).any(|_| delayed_until_the_end() < MAX_DELAY_US));
 }
 
 #[test]
