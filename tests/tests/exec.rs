@@ -12,6 +12,8 @@ mod host_fs;
 mod images;
 #[path = "exec/install.rs"]
 mod install;
+#[path = "exec/pmem.rs"]
+mod pmem;
 #[path = "exec/usage.rs"]
 mod usage;
 
@@ -29,7 +31,13 @@ fn main() -> ExitCode {
         eprintln!("the program cannot be built: {why:#}");
         return ExitCode::FAILURE;
     }
-    let lists = [usage::CASES, host_fs::CASES, install::CASES, images::CASES];
+    let lists = [
+        usage::CASES,
+        host_fs::CASES,
+        install::CASES,
+        images::CASES,
+        pmem::CASES,
+    ];
     let trials = lists
         .concat()
         .into_iter()
