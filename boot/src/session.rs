@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -81,7 +82,7 @@ impl Session {
             Task::Exec(_) => exec(qemu, deadline),
             Task::Shell => interact(qemu, deadline),
             Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
-            Task::Tour => show(qemu, deadline),
+            Task::Tour => show(qemu, deadline, || {}),
         }
     }
 
@@ -137,11 +138,14 @@ pub fn firmware(boot: Boot, elf: &Path) -> Result<Firmware> {
     }
 }
 
-/// Shows all that the guest prints.
-fn show(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
+/// Shows all that the guest prints; calls `begun` after each piece.
+fn show(mut qemu: Qemu, deadline: Option<Instant>, begun: impl Fn()) -> Result<Outcome> {
     loop {
         match qemu.next(deadline)? {
-            Event::Output(bytes) => write_now(&mut stdout(), &bytes)?,
+            Event::Output(bytes) => {
+                write_now(&mut stdout(), &bytes)?;
+                begun();
+            }
             Event::Ended(end) => return Ok(ended(end)),
             Event::Left => return Ok(Outcome::Success),
             Event::TimedOut => return Ok(timed_out()),
@@ -155,11 +159,22 @@ fn interact(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
     if raw.is_some() {
         say!("Ctrl-A X leaves");
     }
+    let (begin, started) = sync_channel(1);
     if let Some(input) = qemu.take_input() {
         let leaver = qemu.leaver();
-        std::thread::spawn(move || pass_on(input, &leaver));
+        std::thread::spawn(move || {
+            // A serial port that is not set up yet drops what comes: a pipe waits for the guest's first word. A person's keys are
+            // not held back, for Ctrl-A X must work at any time.
+            if !stdin().is_terminal() {
+                let _ = started.recv(); // no word comes from a guest that has ended
+            }
+            pass_on(input, &leaver);
+        });
     }
-    show(qemu, deadline) // and the terminal is as before
+    // Nobody listens any more after the first word; and the terminal is as before afterwards.
+    show(qemu, deadline, || {
+        let _ = begin.try_send(());
+    })
 }
 
 /// Prints the commands' output alone; everything else goes to standard error.

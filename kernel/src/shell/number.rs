@@ -70,7 +70,7 @@ fn suffix(c: char) -> Option<u32> {
     }
 }
 
-/// Writes a size for people: the largest unit that divides it exactly, else the largest unit below it with one decimal.
+/// Writes a size for people: the largest unit that divides it exactly, else the largest unit below it, rounded to one decimal.
 #[must_use]
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -79,12 +79,11 @@ pub fn human_size(bytes: u64) -> String {
         Some((unit, shift)) if bytes.trailing_zeros() >= *shift => {
             format!("{} {unit}", bytes >> shift)
         }
-        Some((unit, shift)) => format!("{}.{} {unit}", bytes >> shift, tenths(bytes, *shift)),
+        Some((unit, shift)) => {
+            let tenths = (u128::from(bytes) * 10 + (1 << (shift - 1))) >> shift;
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
     }
-}
-
-fn tenths(bytes: u64, shift: u32) -> u64 {
-    ((bytes & ((1 << shift) - 1)) * 10) >> shift
 }
 
 /// Writes a time given in microseconds for people: `750 us`, `12.345 ms`, `3.200 s`.
@@ -139,7 +138,7 @@ mod tests {
         assert_eq!(human_size(65536), "64 KiB");
         assert_eq!(human_size(1536), "1.5 KiB");
         assert_eq!(human_size(512 << 30), "512 GiB");
-        assert_eq!(human_size(u64::MAX), "16777215.9 TiB");
+        assert_eq!(human_size(u64::MAX), "16777216.0 TiB");
     }
 
     #[test]

@@ -451,7 +451,7 @@ impl<'a> Tour<'a> {
         )?;
         tell.step(
             "a load from page 2 is an error, not somebody else's data",
-            vec![("error", "beyond the end of the file".into())],
+            vec![("refused", "beyond the end of the file".into())],
         );
         Ok(())
     }

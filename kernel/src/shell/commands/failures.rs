@@ -214,6 +214,17 @@ failure! {
     };
 }
 
+/// A file system with this many problems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{0} problems")]
+pub struct Unsound(pub usize);
+
+impl Failure for Unsound {
+    fn kind(&self) -> &'static str {
+        "unsound"
+    }
+}
+
 /// A truncate or punch that failed, with the name of who holds the page that was in the way.
 #[derive(Debug)]
 pub struct CutFailure {

@@ -55,6 +55,7 @@ const COMMANDS: &[Command<Machine>] = &[
     volume::MOUNT,
     volume::UMOUNT,
     volume::DF,
+    volume::FSCK,
     names::LS,
     files::CAT,
     names::STAT,

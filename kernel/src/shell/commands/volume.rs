@@ -1,13 +1,15 @@
 //! `mkfs`, `mount`, `umount`, `df`.
 
+use super::failures::Unsound;
 use super::{Done, Missing, command, mounted};
 use crate::machine::{Machine, new_uuid};
 use crate::pmem::Device;
 use crate::shell::{Args, Command, CommandError, On, Out, Value};
 use alloc::format;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec;
-use fs::{MkfsOptions, mkfs as make};
+use fs::{MkfsOptions, fsck as check, mkfs as make};
 
 pub const MKFS: Command<Machine> = command(
     "mkfs",
@@ -31,6 +33,14 @@ pub const UMOUNT: Command<Machine> = command(
     "unmounts the file system",
     "It stays mounted while a file is mapped or pinned.",
     umount,
+);
+
+pub const FSCK: Command<Machine> = command(
+    "fsck",
+    "[PMEM]",
+    "checks the file system of an unmounted pmem device, by default pmem0",
+    "Changes nothing. Fails when something is wrong. `records pending` are replayed by the next mount.",
+    fsck,
 );
 
 pub const DF: Command<Machine> = command(
@@ -111,6 +121,42 @@ fn mount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         format_args!("{name}: mounted{mode}, {inodes} inodes in use, {replayed} records replayed"),
     );
     Ok(())
+}
+
+fn fsck(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let device = device(machine, args)?;
+    args.end()?;
+    let name = device.name;
+    if machine.mounted().is_some_and(|m| m.device == name) {
+        return Err(CommandError::new(
+            format!("fsck {name}"),
+            Missing::Unmounted,
+        ));
+    }
+    let report = check(&*device.memory);
+    for problem in &report.problems {
+        let fields = vec![
+            ("name", name.into()),
+            ("problem", problem.to_string().into()),
+        ];
+        out.say(fields, format_args!("{name}: {problem}"));
+    }
+    let problems = report.problems.len();
+    out.record(vec![
+        ("name", name.into()),
+        ("problems", problems.into()),
+        ("files", report.files.into()),
+        ("directories", report.dirs.into()),
+        ("orphans", report.orphans.into()),
+        ("blocks_used", report.blocks_used.into()),
+        ("blocks", report.blocks.into()),
+        ("records_pending", report.pending.into()),
+        ("records_torn", report.torn.into()),
+    ]);
+    match problems {
+        0 => Ok(()),
+        count => Err(CommandError::new(format!("fsck {name}"), Unsound(count))),
+    }
 }
 
 fn umount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
