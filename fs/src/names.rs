@@ -177,7 +177,7 @@ impl<P: Pmem> Fs<P> {
         dir.adopt(&edit);
         self.enter(dir, slot, *name, (ino, kind));
         state.inodes.set(ino);
-        Ok(self.get(state, ino).map_err(CreateError::Lookup)?)
+        self.get(state, ino).map_err(CreateError::Lookup)
     }
 
     /// Checks that `place` lies in a directory that still has a name, and is free.

@@ -118,7 +118,7 @@ impl Record {
             return Err(RecordFull);
         }
         self.last = self.words.len();
-        self.words.push(off / 8 << 6 | words.len() as u64);
+        self.words.push(((off / 8) << 6) | words.len() as u64);
         self.words
             .try_extend_from_slice(words)
             .map_err(|_| RecordFull)
@@ -181,6 +181,10 @@ pub struct Found {
 
 /// What a slot holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every slot of a ring in use is whole; a box would only allocate"
+)]
 pub enum Slot {
     /// Never used.
     Empty,

@@ -70,7 +70,7 @@ impl PageUse for Pages<'_> {
         let start = self.pfn(run.block)?;
         let range = PfnRange::new(start, run.len)?;
         let base = self.pgmap.range().start().get();
-        let (pfn, _) = self.pgmap.first_pinned(range)?;
+        let (pfn, _) = self.pgmap.first_in_use(range)?;
         // A folio may begin before the run.
         Some((pfn.get() - base).clamp(run.block, run.end() - 1))
     }

@@ -349,6 +349,11 @@ impl<L: LifePolicy> Pgmap<L> {
         self.first(range, |c| c.pinned > 0)
     }
 
+    /// The first folio that overlaps `range` and is mapped or pinned. Skips what has no metadata.
+    pub fn first_in_use(&self, range: PfnRange) -> Option<(Pfn, Counts)> {
+        self.first(range, |c| !c.is_idle())
+    }
+
     /// The first folio of the pgmap that has a count: what the invariant forbids once the pgmap is dead.
     pub fn first_busy(&self) -> Option<(Pfn, Counts)> {
         self.first(self.range(), |c| !c.is_idle())
