@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod model;
+pub mod patched;
 
 use std::sync::Arc;
 
