@@ -21,7 +21,7 @@ fn device() -> Arc<Device> {
 /// moment, and none that was granted goes unseen.
 fn removal_against<L: LifePolicy>(mappers: usize, pin: bool) {
     let mut model = loom::model::Builder::new();
-    // Three forced switches: enough for every mistake known (each of which needs one or two), and minutes instead of hours.
+    // Three forced switches: enough for every mistake known (each of which needs one or two), and a second instead of minutes.
     model.preemption_bound = Some(3);
     model.check(move || {
         let device = device();
