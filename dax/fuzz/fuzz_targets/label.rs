@@ -19,7 +19,11 @@ fuzz_target!(|bytes: &[u8]| {
 /// Makes an index block add up.
 fn seal(block: &mut [u8]) {
     block[64..72].fill(0);
-    let words = block.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word));
+    let words = block
+        .as_chunks()
+        .0
+        .iter()
+        .map(|word| u32::from_le_bytes(*word));
     let (low, high) = words.fold((0_u32, 0_u32), |(low, high), word| {
         let low = low.wrapping_add(word);
         (low, high.wrapping_add(low))
