@@ -14,6 +14,8 @@ mod images;
 mod install;
 #[path = "exec/pmem.rs"]
 mod pmem;
+#[path = "exec/shell.rs"]
+mod shell;
 #[path = "exec/usage.rs"]
 mod usage;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         install::CASES,
         images::CASES,
         pmem::CASES,
+        shell::CASES,
     ];
     let trials = lists
         .concat()

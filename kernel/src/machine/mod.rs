@@ -13,10 +13,9 @@ pub use self::maps::{Map, MapFailure, Pin, PinFailure, Window};
 pub use self::mount::{MountFailure, Mounted, UmountFailure, new_uuid};
 pub use self::transfer::{Transfer, TransferFailure};
 
-use crate::pci::Pci;
 use crate::pmem::{self, Device, Pmem};
 use crate::shell::Jobs;
-use crate::virtio::blk::{Disk, probe_all};
+use crate::virtio::blk::{Disk, all};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dax::pmem::MappedPmem;
@@ -34,7 +33,7 @@ pub struct Machine {
     /// Persistent memory: the tables, the regions, the devices.
     pub pmem: &'static Pmem,
     /// The disks, in the order of their numbers.
-    pub disks: Vec<Arc<Disk>>,
+    pub disks: &'static [Arc<Disk>],
     /// Background commands and transfers.
     pub jobs: Jobs,
     /// Who has pinned which pages.
@@ -48,11 +47,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine as it came up. Looks for disks and brings them up; one that fails is told in the log and left out.
+    /// The machine as it came up, its disks included.
     pub fn discover() -> Arc<Self> {
         Arc::new(Machine {
             pmem: pmem::get(),
-            disks: disks(),
+            disks: all(),
             jobs: Jobs::new(),
             holders: Holders::new(),
             mounted: SpinLock::new(None),
@@ -82,15 +81,5 @@ impl Machine {
     pub fn has_ended(&self) -> bool {
         // Relaxed: see `end`.
         self.ended.load(Ordering::Relaxed)
-    }
-}
-
-fn disks() -> Vec<Arc<Disk>> {
-    match Pci::open() {
-        Ok(mut pci) => probe_all(&mut pci),
-        Err(e) => {
-            log::warn!("no disks: {e}");
-            Vec::new()
-        }
     }
 }

@@ -31,6 +31,7 @@ use mm::gup::PinnedPages;
 use mm::mem::OutOfMemory;
 use mm::sync::atomic::{AtomicBool, AtomicU64};
 use mm::sync::{SpinLock, Wait, WaitError, WaitQueue};
+use spin::Once;
 use thiserror::Error;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::pci::bus::DeviceFunction;
@@ -417,8 +418,20 @@ fn sectors(transport: &MsixTransport) -> virtio_drivers::Result<u64> {
     })
 }
 
+/// The disks of the machine, in the order of their numbers; brought up at the first call.
+pub fn all() -> &'static [Arc<Disk>] {
+    static DISKS: Once<Vec<Arc<Disk>>> = Once::new();
+    DISKS.call_once(|| match Pci::open() {
+        Ok(mut pci) => probe_all(&mut pci),
+        Err(e) => {
+            log::warn!("no disks: {e}");
+            Vec::new()
+        }
+    })
+}
+
 /// Brings up every virtio block device; one that fails is told in the log and left out.
-pub fn probe_all(pci: &mut Pci) -> Vec<Arc<Disk>> {
+fn probe_all(pci: &mut Pci) -> Vec<Arc<Disk>> {
     let mut disks = Vec::new();
     for (at, info) in pci.functions() {
         if virtio_device_type(&info) != Some(DeviceType::Block) {

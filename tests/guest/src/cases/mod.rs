@@ -1,5 +1,6 @@
 //! The cases, by what they are about.
 
+mod disk;
 mod faults;
 mod files;
 mod fixture;
