@@ -289,3 +289,26 @@ fn faults_and_writes_fill_the_same_holes_without_losing_either() {
     }
     assert_eq!(fs.extents(&f).map(|e| e.len).sum::<u64>(), pages);
 }
+
+/// Who has the last page mapped may store behind the end of the file; a crash may leave there what a truncate had not zeroed yet.
+#[test]
+fn bytes_behind_the_end_never_become_part_of_the_file() {
+    let ways: [fn(&Fs<Ram>, &Inode<Ram>); 3] = [
+        |fs, _| truncate(fs, "/f", 3 * 4096),
+        |fs, f| fs.write(f, 9000, b"end").expect("write"),
+        |fs, f| {
+            fs.fallocate(f, 4096, 8192, fs::Fill::Zeroed)
+                .expect("fallocate")
+        },
+    ];
+    for (way, extend) in ways.iter().enumerate() {
+        let (fs, f) = with_file();
+        truncate(&fs, "/f", 5000);
+        let at = f.pfn(1).expect("storage").get() - fs.pgmap().range().start().get();
+        fs.pmem().store(at * 4096 + 1000, &[0xee; 3000]);
+        extend(&fs, &f);
+        let found = content(&fs, "/f");
+        assert!(found.len() > 8192);
+        assert!(found[5000..8192].iter().all(|byte| *byte == 0), "way {way}");
+    }
+}
