@@ -14,8 +14,12 @@ mod images;
 mod install;
 #[path = "exec/pmem.rs"]
 mod pmem;
+#[path = "exec/reboot.rs"]
+mod reboot;
 #[path = "exec/shell.rs"]
 mod shell;
+#[path = "exec/story.rs"]
+mod story;
 #[path = "exec/usage.rs"]
 mod usage;
 
@@ -40,6 +44,8 @@ fn main() -> ExitCode {
         images::CASES,
         pmem::CASES,
         shell::CASES,
+        story::CASES,
+        reboot::CASES,
     ];
     let trials = lists
         .concat()
