@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,7 +20,7 @@ use crate::packages::{self, Program};
 use crate::qemu::{End, Event, Qemu, write_now};
 use crate::say;
 use crate::scratch::Scratch;
-use crate::terminal::{RawTerminal, pass_on};
+use crate::terminal::{Question, RawTerminal, pass_on};
 
 /// Where a debugger attaches.
 const GDB_PORT: u16 = 1234;
@@ -82,7 +81,7 @@ impl Session {
             Task::Exec(_) => exec(qemu, deadline),
             Task::Shell => interact(qemu, deadline),
             Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
-            Task::Tour => show(qemu, deadline, || {}),
+            Task::Tour => show(qemu, deadline, |bytes| bytes),
         }
     }
 
@@ -138,14 +137,15 @@ pub fn firmware(boot: Boot, elf: &Path) -> Result<Firmware> {
     }
 }
 
-/// Shows all that the guest prints; calls `begun` after each piece.
-fn show(mut qemu: Qemu, deadline: Option<Instant>, begun: impl Fn()) -> Result<Outcome> {
+/// Shows all that the guest prints, as `filter` leaves it.
+fn show(
+    mut qemu: Qemu,
+    deadline: Option<Instant>,
+    mut filter: impl FnMut(Vec<u8>) -> Vec<u8>,
+) -> Result<Outcome> {
     loop {
         match qemu.next(deadline)? {
-            Event::Output(bytes) => {
-                write_now(&mut stdout(), &bytes)?;
-                begun();
-            }
+            Event::Output(bytes) => write_now(&mut stdout(), &filter(bytes))?,
             Event::Ended(end) => return Ok(ended(end)),
             Event::Left => return Ok(Outcome::Success),
             Event::TimedOut => return Ok(timed_out()),
@@ -153,27 +153,38 @@ fn show(mut qemu: Qemu, deadline: Option<Instant>, begun: impl Fn()) -> Result<O
     }
 }
 
-/// Shows all that the guest prints, and gives it the keyboard.
-fn interact(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
-    let raw = RawTerminal::enter();
-    if raw.is_some() {
-        say!("Ctrl-A X leaves");
+/// Shows all that the guest prints, and gives it the keyboard, or what stands in its place.
+fn interact(qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
+    match RawTerminal::enter() {
+        Some(_raw) => {
+            say!("Ctrl-A X leaves");
+            type_at(qemu, deadline)
+        }
+        None => feed(qemu, deadline),
     }
-    let (begin, started) = sync_channel(1);
+}
+
+fn type_at(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
     if let Some(input) = qemu.take_input() {
         let leaver = qemu.leaver();
-        std::thread::spawn(move || {
-            // A serial port that is not set up yet drops what comes: a pipe waits for the guest's first word. A person's keys are
-            // not held back, for Ctrl-A X must work at any time.
-            if !stdin().is_terminal() {
-                let _ = started.recv(); // no word comes from a guest that has ended
-            }
-            pass_on(input, &leaver);
-        });
+        std::thread::spawn(move || pass_on(input, &leaver));
     }
-    // Nobody listens any more after the first word; and the terminal is as before afterwards.
-    show(qemu, deadline, || {
-        let _ = begin.try_send(());
+    show(qemu, deadline, |bytes| bytes)
+}
+
+/// Passes standard input on once the shell is there to read it: what comes before, the firmware and the port's reset may eat.
+fn feed(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
+    let (mut input, leaver) = (qemu.take_input(), qemu.leaver());
+    let mut question = Question::default();
+    show(qemu, deadline, move |bytes| {
+        let rest = question.take_out(bytes);
+        if question.was_asked()
+            && let Some(input) = input.take()
+        {
+            let leaver = leaver.clone();
+            std::thread::spawn(move || pass_on(input, &leaver));
+        }
+        rest
     })
 }
 

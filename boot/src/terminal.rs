@@ -67,6 +67,41 @@ impl Escape {
     }
 }
 
+/// The question for the cursor's position, by which the guest's shell finds out whether it talks to a terminal.
+const QUESTION: &[u8] = b"\x1b[6n";
+
+/// Takes that question out of a stream that no terminal sees.
+#[derive(Debug, Default)]
+pub struct Question {
+    matched: usize,
+    asked: bool,
+}
+
+impl Question {
+    /// The bytes without the question; the begin of one is held back until the next bytes tell.
+    pub fn take_out(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        let mut rest = Vec::with_capacity(bytes.len() + QUESTION.len());
+        for byte in bytes {
+            if byte != QUESTION[self.matched] {
+                rest.extend(&QUESTION[..std::mem::take(&mut self.matched)]);
+            }
+            match byte == QUESTION[self.matched] {
+                true => self.matched += 1,
+                false => rest.push(byte),
+            }
+            if self.matched == QUESTION.len() {
+                (self.matched, self.asked) = (0, true);
+            }
+        }
+        rest
+    }
+
+    /// Whether it came.
+    pub fn was_asked(&self) -> bool {
+        self.asked
+    }
+}
+
 /// Passes standard input on to the guest until either ends, or until Ctrl-A X, which uses `leaver`.
 ///
 /// Runs in a thread of its own and is left behind there when the guest ends first.
@@ -91,7 +126,21 @@ pub fn pass_on(mut to: impl Write, leaver: &Leaver) {
 
 #[cfg(test)]
 mod tests {
-    use super::{CTRL_A, Escape, Key};
+    use super::{CTRL_A, Escape, Key, Question};
+
+    #[test]
+    fn the_question_is_taken_out_wherever_the_pieces_end() {
+        let stream = b"a\x1b[31m\x1b\x1b[6nb";
+        for step in 1..stream.len() {
+            let mut question = Question::default();
+            let rest: Vec<u8> = stream
+                .chunks(step)
+                .flat_map(|c| question.take_out(c.to_vec()))
+                .collect();
+            assert_eq!(rest, b"a\x1b[31m\x1bb");
+            assert!(question.was_asked());
+        }
+    }
 
     fn keys(bytes: &[u8]) -> Vec<Key> {
         let mut escape = Escape::default();
