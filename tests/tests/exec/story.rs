@@ -2,16 +2,14 @@
 
 use libtest_mimic::Failed;
 use serde_json::Value;
-use tests::driver::{Ran, exec, holdfast};
+use tests::driver::{Ran, exec};
 
 use crate::Check;
 
 /// The cases.
 pub const CASES: &[(&str, Check)] = &[
-    ("story::the_tour_finds_every_fact_right", tour),
     ("story::nfit_and_pmem_are_valid_json", json),
     ("story::a_large_nvdimm_comes_up_in_little_ram", large),
-    ("story::a_truncate_waits_for_a_pin_and_is_then_done", waits),
     ("story::without_waiting_the_page_is_named", nowait),
     ("story::a_truncate_gives_up_at_its_deadline", timeout),
     (
@@ -27,11 +25,6 @@ pub const CASES: &[(&str, Check)] = &[
         removed,
     ),
     ("story::output_is_all_there_is_on_standard_output", purity),
-    (
-        "story::a_failing_command_ends_with_1_and_the_rest_still_runs",
-        failing,
-    ),
-    ("story::a_panic_ends_with_3", panics),
     ("story::a_shell_ends_at_the_end_of_its_input", shell),
 ];
 
@@ -76,12 +69,6 @@ pub fn check(holds: bool, seen: impl std::fmt::Debug) -> Result<(), Failed> {
     }
 }
 
-fn tour() -> Result<(), Failed> {
-    let ran = holdfast(&[])?;
-    let last = ran.stdout.lines().last().unwrap_or_default();
-    check(ran.code == Some(0) && last.contains("facts held"), &ran)
-}
-
 fn json() -> Result<(), Failed> {
     let objects = well(&[], &["nfit", "pmem"])?;
     let device = with(&objects, "metadata_bytes")?;
@@ -101,42 +88,6 @@ fn large() -> Result<(), Failed> {
     let pages = with(&objects, "idle")?;
     let metadata = pages["metadata_bytes"].as_u64().ok_or("no number")?;
     check(pages["pages"] == 1 << 27 && metadata < 64 << 10, &objects)
-}
-
-fn waits() -> Result<(), Failed> {
-    let objects = well(
-        &[],
-        &[
-            "mkfs",
-            "mount",
-            "create /f 64K",
-            "pin /f 0 4096",
-            "truncate /f 0 &",
-            "sleep 100",
-            "jobs",
-            "page /f:0",
-            "unpin 1",
-            "wait",
-            "stat /f",
-        ],
-    )?;
-    let job = objects
-        .iter()
-        .find(|o| o["command"].is_string())
-        .ok_or("no job")?;
-    let page = with(&objects, "holder")?;
-    let truncate = with(&objects, "freed_blocks")?;
-    let waited = truncate["waited_us"].as_u64().ok_or("no number")?;
-    check(
-        job["state"] == "running"
-            && (page["mapped"] == 0
-                && page["pinned"] == 1
-                && page["inode"] == 2
-                && page["index"] == 0)
-            && (truncate["freed_blocks"] == 16 && waited >= 50_000 && truncate["retries"] != 0)
-            && with(&objects, "links")?["size"] == 0,
-        &objects,
-    )
 }
 
 fn nowait() -> Result<(), Failed> {
@@ -308,22 +259,6 @@ fn purity() -> Result<(), Failed> {
             && !lines
                 .iter()
                 .any(|l| l.contains("INFO ") || l.contains("Finished")),
-        &ran,
-    )
-}
-
-fn failing() -> Result<(), Failed> {
-    let ran = exec(&["--no-pmem"], "mount; uptime")?;
-    check(
-        ran.code == Some(1) && ran.stdout.starts_with("error: ") && ran.stdout.lines().count() > 1,
-        &ran,
-    )
-}
-
-fn panics() -> Result<(), Failed> {
-    let ran = exec(&[], "uptime; panic")?;
-    check(
-        ran.code == Some(3) && ran.stderr.contains("panicked at"),
         &ran,
     )
 }
