@@ -124,20 +124,24 @@ impl<P: Pmem> Fs<P> {
             inodes,
             orphans: Vec::new(),
         };
+        Ok(Self::assemble(media, backing, state, report))
+    }
+
+    fn assemble(media: Media<P>, backing: Backing, state: State, report: MountReport) -> Arc<Self> {
         let shared = Shared {
             read_only: report.read_only,
             media,
-            geometry,
-            uuid,
+            geometry: *state.ring.geometry(),
+            uuid: *state.ring.uuid(),
             backing,
             clock: SpinLock::new(uptime_ns),
             state: Mutex::new(&class::COMMIT, state),
         };
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             shared: Arc::new(shared),
             table: SpinLock::new(BTreeMap::new()),
             report,
-        }))
+        })
     }
 
     /// What the mount found.

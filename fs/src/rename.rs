@@ -9,7 +9,7 @@ use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
 use crate::change::Edit;
-use crate::commit::RecordKind;
+use crate::commit::{Building, RecordFull, RecordKind, Tx};
 use crate::dir::Found;
 use crate::error::{LookupError, RenameError};
 use crate::fs::Fs;
@@ -154,26 +154,14 @@ impl<P: Pmem> Fs<P> {
         let mut tx = state.ring.begin(RecordKind::Rename);
         tx.store(new_at, &words[..len])?;
         tx.store(old_at, &[0])?;
-        tx.put_inode(moved.ino(), &edits.moved.old, &edits.moved.new)?;
-        if let (Some(target), Some(edit)) = (&target, &edits.replaced) {
-            tx.put_inode(target.inode.ino(), &edit.old, &edit.new)?;
-        }
-        tx.put_inode(from.dir.ino(), &edits.from.old, &edits.from.new)?;
-        if let Some(edit) = &edits.to {
-            tx.put_inode(to.dir.ino(), &edit.old, &edit.new)?;
-        }
+        edits.store(&mut tx, (&from.dir, &to.dir, moved, target.as_ref()))?;
         let tx = tx.commit(&self.shared.media);
-        if let (Some(target), Some(edit)) = (&target, &edits.replaced) {
-            if edit.new.core.nlink == 0 {
-                state.orphans.push(tx.unlinked(target.inode.ino()));
-            }
-            target.inode.adopt(edit);
+        if let (Some(target), Some(edit)) = (&target, &edits.replaced)
+            && edit.new.core.nlink == 0
+        {
+            state.orphans.push(tx.unlinked(target.inode.ino()));
         }
-        moved.adopt(&edits.moved);
-        from.dir.adopt(&edits.from);
-        if let Some(edit) = &edits.to {
-            to.dir.adopt(edit);
-        }
+        edits.adopt((&from.dir, &to.dir, moved, target.as_ref()));
         from.dir
             .with_index(|_, index| index.remove(found.slot, from.name));
         self.enter(&to.dir, slot, to.name, (moved.ino(), moved.kind()));
@@ -210,7 +198,40 @@ impl<P: Pmem> Fs<P> {
     }
 }
 
+/// Old directory, new directory, the inode that moves, the one that it replaces.
+type Parts<'a, P> = (
+    &'a Inode<P>,
+    &'a Inode<P>,
+    &'a Inode<P>,
+    Option<&'a Target<P>>,
+);
+
 impl Edits {
+    /// Each change with the inode it is of.
+    fn each<'a, P: Pmem>(
+        &'a self,
+        (from, to, moved, target): Parts<'a, P>,
+    ) -> impl Iterator<Item = (&'a Inode<P>, &'a Edit)> {
+        let target = target.map(|target| &*target.inode);
+        let always = [(moved, &self.moved), (from, &self.from)];
+        let replaced = target.zip(self.replaced.as_ref());
+        let to = self.to.as_ref().map(|edit| (to, edit));
+        always.into_iter().chain(replaced).chain(to)
+    }
+
+    fn store<P: Pmem>(
+        &self,
+        tx: &mut Tx<'_, Building>,
+        parts: Parts<'_, P>,
+    ) -> Result<(), RecordFull> {
+        self.each(parts)
+            .try_for_each(|(inode, edit)| tx.put_inode(inode.ino(), &edit.old, &edit.new))
+    }
+
+    fn adopt<P: Pmem>(&self, parts: Parts<'_, P>) {
+        self.each(parts).for_each(|(inode, edit)| inode.adopt(edit));
+    }
+
     /// A directory moves: its old parent has one link less, the new one more, unless it replaces one there.
     fn count_subdirectories(&mut self, replaces: bool) -> Result<(), RenameError> {
         let from = &mut self.from.new.core.nlink;

@@ -88,6 +88,8 @@ fn rename_replaces_moves_and_counts_links() {
     fs.rename("/a/f", "/b/g", true).expect("replace");
     fs.rename("/a/s", "/b/t", true)
         .expect("replace a directory");
+    let ino = |path: &str| fs.stat(path).expect("stat").ino;
+    assert_eq!(ino("/b/t/.."), ino("/b"));
     fs.rename(
         "/b/t",
         "/a/very long name of a directory that needs a second slot",
