@@ -58,7 +58,7 @@ pub fn write(kind: ImageKind, kernel: &Path, to: &Path) -> Result<(), BuildError
 /// Writes the image for [`crate::options::Boot`]; returns its path, which is the same every time.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn for_boot(kind: ImageKind, kernel: &Path) -> Result<PathBuf, BuildError> {
     let stem = kernel.file_name().unwrap_or_default().to_string_lossy();
     let path = target_directory().join(format!("{stem}-{}.img", kind.word()));

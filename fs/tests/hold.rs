@@ -293,7 +293,8 @@ fn faults_and_writes_fill_the_same_holes_without_losing_either() {
 /// Who has the last page mapped may store behind the end of the file; a crash may leave there what a truncate had not zeroed yet.
 #[test]
 fn bytes_behind_the_end_never_become_part_of_the_file() {
-    let ways: [fn(&Fs<Ram>, &Inode<Ram>); 3] = [
+    type Way = fn(&Fs<Ram>, &Inode<Ram>);
+    let ways: [Way; 3] = [
         |fs, _| truncate(fs, "/f", 3 * 4096),
         |fs, f| fs.write(f, 9000, b"end").expect("write"),
         |fs, f| {

@@ -1,6 +1,6 @@
 //! The thin hardware layer, the shell and the tour.
 //!
-//! A kernel binary is this library and a `main`: see [`entry!`]. Modules that touch hardware exist on the bare target
+//! A kernel binary is this library and a `main`: see `entry!`. Modules that touch hardware exist on the bare target
 //! only; the rest is compiled and tested on the host too.
 
 #![cfg_attr(target_os = "none", no_std)]

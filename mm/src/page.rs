@@ -4,7 +4,7 @@
 //! One 64-bit atomic with two exact halves. `mapped` (bits 0..31) counts page-table entries that map the folio; `pinned`
 //! (bits 32..64) counts pins. Values:
 //!
-//! | bits 0..31 | [`CLAIM`], bit 31 | pinned, bits 32..64 | meaning |
+//! | bits 0..31 | `CLAIM`, bit 31 | pinned, bits 32..64 | meaning |
 //! |---|---|---|---|
 //! | 0 | 0 | 0 | idle: nobody refers to the page |
 //! | n > 0 | 1 | 0 | idle, and n first mappings ask whether the pgmap is alive (`life`); reads as 0, cannot be pinned |

@@ -17,7 +17,7 @@
 //! 5. *A page mapped, but not pinned,* after the unmapping is being unmapped by somebody else (munmap), whose reference goes a
 //!    moment later than its entry. The breaker lets go of its locks for a moment and starts again.
 //! 6. *It ends.* While it waits, faults in its range, and with them new pins, are delayed for a bounded time. A deadline, a
-//!    [`Cancel`](mm::sync::Cancel) or [`How::NoWait`] end it early; the file is then as before (what was unmapped faults again).
+//!    [`Cancel`] or [`How::NoWait`] end it early; the file is then as before (what was unmapped faults again).
 
 mod idle;
 #[cfg(test)]

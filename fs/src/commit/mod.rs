@@ -2,7 +2,7 @@
 //!
 //! # The argument
 //!
-//! An operation's stores to metadata are collected in a [`Record`](crate::record::Record), written to the next slot of the ring
+//! An operation's stores to metadata are collected in a `Record`, written to the next slot of the ring
 //! together with the write-back of what the *previous* operation stored in place, and one fence makes both durable. That
 //! fence is the commit. Then the stores are done in place, and nothing waits for them: either the next operation's fence
 //! makes them durable, or a crash comes first and the mount replays the record.

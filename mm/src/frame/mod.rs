@@ -1,6 +1,6 @@
 //! The frame allocator: buddies over RAM.
 //!
-//! Free blocks of each order are the set bits of one bitmap ([`bits`]), one bit for each aligned block of that order between
+//! Free blocks of each order are the set bits of one bitmap (module `bits`), one bit for each aligned block of that order between
 //! the lowest and the highest frame. A frame is free exactly when one bit of one order covers it; two free buddies never stay
 //! two (freeing merges them). Nothing is written to the frames themselves, so the allocator needs no mapping of them, and its
 //! state cannot be damaged through a stray write to a free frame.

@@ -7,7 +7,7 @@
 //! park, or the waker finds the waiter. A wake between evaluation and park leaves the park token, which ends that park.
 //!
 //! # Why a node on a stack is safe
-//! A node is linked only between [`Enqueued::new`] and the drop of that `Enqueued`, both on the waiter's thread and under
+//! A node is linked only between `Enqueued::new` and the drop of that `Enqueued`, both on the waiter's thread and under
 //! the queue's lock; wakers touch nodes only under that lock. So no waker can meet a node that has gone.
 //!
 //! # wake_one
