@@ -114,7 +114,7 @@ impl Cli {
             Some(Command::Shell) => self.boot(Task::Shell),
             Some(Command::Exec(exec)) => self.boot(Task::Exec(exec.script()?)),
             Some(Command::Image(image)) => image.write(self.profile()),
-            Some(Command::Fs(fs)) => fs.run().map(|()| Outcome::Success),
+            Some(Command::Fs(fs)) => fs.run(),
         }
     }
 

@@ -12,10 +12,11 @@ use dax::pmem::MappedPmem;
 use dax::pmem::Pmem;
 use dax::xarray::NodePool;
 use fs::dir::DirEntry;
-use fs::{Backing, Fs, Inode, Kind, MkfsOptions, mkfs};
+use fs::{Backing, Fs, Inode, Kind, MkfsOptions, fsck, mkfs};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange};
 use mm::pgmap::Pgmap;
 
+use crate::outcome::Outcome;
 use crate::pmem::create_sparse;
 use crate::pmem_file::{Changes, PmemFile};
 use crate::size::Size;
@@ -42,6 +43,11 @@ pub enum FsCommand {
         /// Overwrites a file system that is there.
         #[arg(long)]
         force: bool,
+    },
+    /// Checks the file system; changes nothing. Ends with 1 when something is wrong.
+    Fsck {
+        /// The image.
+        image: PathBuf,
     },
     /// Tells what the file system holds, as a mount would find it; changes nothing.
     Info {
@@ -92,15 +98,17 @@ impl FsCommand {
     ///
     /// # Errors
     /// With what was wrong, and with which file.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<Outcome> {
         match self {
+            Self::Fsck { image } => return check(image),
             Self::Mkfs { image, size, force } => make(image, *size, *force),
             Self::Info { image } => look(image, info),
             Self::Ls { image, path } => look(image, |fs| list(fs, path)),
             Self::Get { image, path, to } => look(image, |fs| get(fs, path, to)),
             Self::Put { image, from, path } => change(image, |fs| put(fs, from, path)),
             Self::Import { image, from, path } => change(image, |fs| import(fs, from, path)),
-        }
+        }?;
+        Ok(Outcome::Success)
     }
 }
 
@@ -131,6 +139,30 @@ fn make(image: &Path, size: Option<Size>, force: bool) -> Result<()> {
         report.blocks, report.inodes, report.ring_slots
     );
     Ok(())
+}
+
+fn check(image: &Path) -> Result<Outcome> {
+    let file = PmemFile::open(image, Changes::Dropped)?;
+    let found = fsck(&file.pmem);
+    found
+        .problems
+        .iter()
+        .for_each(|problem| println!("{problem}"));
+    println!(
+        "{} files, {} directories, {} of {} blocks in use, {} records pending, {} torn: {} problems",
+        found.files,
+        found.dirs,
+        found.blocks_used,
+        found.blocks,
+        found.pending,
+        found.torn,
+        found.problems.len()
+    );
+    Ok(if found.is_clean() {
+        Outcome::Success
+    } else {
+        Outcome::GuestFailed
+    })
 }
 
 fn random() -> Result<[u8; 16]> {

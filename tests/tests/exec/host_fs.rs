@@ -20,6 +20,7 @@ pub const CASES: &[(&str, Check)] = &[
         "host_fs::what_is_no_file_system_is_refused_with_a_reason",
         refused,
     ),
+    ("host_fs::a_check_tells_what_is_damaged", damaged),
 ];
 
 fn well(words: &[&str]) -> Result<Ran, Failed> {
@@ -92,6 +93,7 @@ fn looking_changes_nothing() -> Result<(), Failed> {
     let before = std::fs::read(&image)?;
     for words in [
         ["info", &image, ""],
+        ["fsck", &image, ""],
         ["ls", &image, "/"],
         ["get", &image, "/f"],
     ] {
@@ -111,6 +113,20 @@ fn no_overwriting() -> Result<(), Failed> {
     well(&["get", &image, "/f"])?;
     well(&["mkfs", &image, "--force"])?;
     badly(&["get", &image, "/f"], "/f: not found")
+}
+
+/// One byte of the first superblock's identity is another: the file system still mounts, and the check tells.
+fn damaged() -> Result<(), Failed> {
+    let (_directory, image) = image("16M")?;
+    well(&["fsck", &image])?;
+    let mut bytes = std::fs::read(&image)?;
+    bytes[20] ^= 1;
+    std::fs::write(&image, bytes)?;
+    let ran = holdfast(&["fs", "fsck", &image])?;
+    match ran.code == Some(1) && ran.stdout.contains("superblock") {
+        true => well(&["ls", &image]).map(drop),
+        false => Err(format!("{ran:?}").into()),
+    }
 }
 
 fn refused() -> Result<(), Failed> {

@@ -88,6 +88,8 @@ fn killed() -> Result<(), Failed> {
     driver.wait()?;
     let told = std::fs::read_to_string(&output)?;
     check(told.lines().count() >= 100, &told)?;
+    let fsck = holdfast(&["fs", "fsck", &file])?;
+    check(fsck.code == Some(0), &fsck)?;
     let objects = well(
         &["--pmem", &file],
         &["mount", "stat /kept", "create /new 4096", "df"],
