@@ -154,14 +154,16 @@ impl HeldLocks {
         self.len.store(len.saturating_sub(1), Relaxed);
     }
 
-    /// Counts a spin lock taken; returns the depth before it. Release builds do nothing.
+    /// Counts a spin lock taken; returns the depth before it. Debug builds only.
+    #[cfg(debug_assertions)]
     pub(super) fn spin_enter(&self) -> u32 {
         let depth = self.spin.load(Relaxed);
         self.spin.store(depth + 1, Relaxed);
         depth
     }
 
-    /// Counts a spin lock let go.
+    /// Counts a spin lock let go. Debug builds only.
+    #[cfg(debug_assertions)]
     pub(super) fn spin_leave(&self) {
         self.spin
             .store(self.spin.load(Relaxed).saturating_sub(1), Relaxed);

@@ -3,6 +3,7 @@
 //! A guard remembers whether interrupts were on when it was made and puts that back when it is dropped. That nests
 //! correctly when guards are dropped in the reverse order of their making; debug builds assert that order, on the host too.
 
+#[cfg(debug_assertions)]
 use super::runtime::runtime;
 use core::ops::{Deref, DerefMut};
 
