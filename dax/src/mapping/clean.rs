@@ -36,9 +36,11 @@ impl Mapping {
         };
         let pages = guard.entry().pages();
         self.write_protect(guard.base()..guard.base() + pages);
+        // Read after the permission is gone: a pin for writing taken since would have found no writable entry. Read before
+        // the flush: the holder of a pin that ends during the flush may have stored after it.
+        let pinned = self.pgmap.folio(pfn).is_some_and(|f| f.counts().pinned > 0);
         flush(pfn, pages);
-        // Read after the permission is gone: a pin for writing taken since would have found no writable entry.
-        if self.pgmap.folio(pfn).is_none_or(|f| f.counts().pinned == 0) {
+        if !pinned {
             guard.mark(Mark::Dirty, false);
         }
         pages

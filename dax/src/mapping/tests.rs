@@ -59,6 +59,20 @@ fn a_pinned_page_stays_dirty() {
 }
 
 #[test]
+fn a_pin_that_ends_during_the_flush_leaves_its_page_dirty() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    let pin = RefCell::new(Some(process.pin(3)));
+    // The device stores after the page was flushed, and then its driver unpins.
+    let flush = |_: Pfn, _: u64| drop(pin.take());
+    assert_eq!(file.mapping.clean_range(0..8, &flush), 1);
+    assert_eq!(file.count(3).1, 0);
+    assert!(dirty(&file, 3), "the stores of the device are forgotten");
+    assert_eq!(file.mapping.clean_range(0..8, &|_, _| ()), 1);
+    assert!(!dirty(&file, 3));
+}
+
+#[test]
 fn a_store_during_the_flush_waits_and_is_dirty_again() {
     let file = File::full(8);
     let process = Process::new(&file, PageSize::Size4K);
