@@ -67,8 +67,10 @@ impl<P: Pmem> Fs<P> {
         inode.punch(off, len, how, report)
     }
 
-    /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before. On an error what was allocated
-    /// before it stays.
+    /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before.
+    ///
+    /// Goes piece by piece, one record each, and the end of the file goes along: no storage lies behind it. On an error, or after a
+    /// crash, the pieces before it stay.
     pub fn fallocate(
         &self,
         inode: &Inode<P>,

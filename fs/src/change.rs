@@ -330,6 +330,7 @@ impl<P: Pmem> Inode<P> {
             for durable in durable {
                 space.give(crate::space::Free::unpublished(durable.abandon()));
             }
+            quarantine.unreserve(retired.len());
             return Err(full.into());
         }
         for durable in durable {

@@ -123,9 +123,13 @@ impl<P: Pmem> Inode<P> {
             .map_err(|_| OutOfMemory)?;
         let mut state = self.shared.state.lock();
         state.quarantine.reserve(gone.len())?;
-        self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
+        let committed = self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
             freed.extend(gone.iter().map(|run| tx.freed_data(*run, idle)));
-        })?;
+        });
+        if let Err(error) = committed {
+            state.quarantine.unreserve(gone.len());
+            return Err(error);
+        }
         drop(state);
         Ok(self.retire(idle, pages, freed))
     }
@@ -138,6 +142,7 @@ impl<P: Pmem> Inode<P> {
         {
             // Somebody broke the rules. The blocks stay out of use until the next mount, where they are free.
             log::error!("inode {}: {error}; its blocks are not reused", self.ino());
+            self.shared.state.lock().quarantine.unreserve(freed.len());
             return 0;
         }
         let mut state = self.shared.state.lock();

@@ -96,14 +96,18 @@ impl<P: Pmem> Inode<P> {
         let _content = self.content.lock();
         self.zero_tail(off);
         let (mut at, mut rest, mut unfenced) = (off, data, false);
-        while !rest.is_empty() {
-            let (n, in_place) = self.write_piece(at, rest, end)?;
-            (at, rest, unfenced) = (at + n, &rest[n as usize..], in_place);
+        let mut outcome = Ok(());
+        while !rest.is_empty() && outcome.is_ok() {
+            match self.write_piece(at, rest, end) {
+                // A piece of new storage fenced what came before it.
+                Ok((n, in_place)) => (at, rest, unfenced) = (at + n, &rest[n as usize..], in_place),
+                Err(error) => outcome = Err(error),
+            }
         }
         if unfenced {
-            self.end_in_place(end)?;
+            outcome = outcome.and(self.end_in_place(at));
         }
-        Ok(())
+        outcome
     }
 
     fn writable_file(&self) -> Result<(), WriteError> {
@@ -293,20 +297,27 @@ impl<P: Pmem> Inode<P> {
             .ok_or(WriteError::FileTooBig)?;
         self.writable_file()?;
         let _content = self.content.lock();
-        let (mut block, last) = (off / BLOCK_SIZE, blocks_for(end));
-        while block < last {
-            block = self.allocate_piece(block, last, fill)?;
+        self.zero_tail(end);
+        let mut block = off / BLOCK_SIZE;
+        while block < blocks_for(end) {
+            block = self.allocate_piece(block, end, fill)?;
         }
         Ok(self.extend(end)?)
     }
 
-    /// Makes `block` and what follows it have storage, as far as one record reaches; returns where to go on.
-    fn allocate_piece(&self, block: u64, last: u64, fill: Fill) -> Result<u64, WriteError> {
+    /// Makes `block` and what follows it up to byte `end` have storage, as far as one record reaches; returns where to go on.
+    ///
+    /// The end of the file goes along in the same record: no storage lies behind it, also after an error or a crash.
+    fn allocate_piece(&self, block: u64, end: u64, fill: Fill) -> Result<u64, WriteError> {
+        let last = blocks_for(end);
         let mut state = self.shared.state.lock();
         let hole_end = match self.spot(block) {
             Spot::Extent(extent) if extent.unwritten && fill == Fill::Zeroed => {
                 let len = extent.len.min(last - block).min(PIECE);
                 self.convert(&mut state, Extent { len, ..extent })?;
+                drop(state);
+                // Who read it before has the zero page mapped, and would not see what write(2) stores in place.
+                self.mapping.forget_holes(block..block + len);
                 return Ok(block + len);
             }
             Spot::Extent(extent) => return Ok(extent.end()),
@@ -332,7 +343,8 @@ impl<P: Pmem> Inode<P> {
             len,
             unwritten,
         };
-        self.commit_written(&mut state, new, FreshSet::of(fresh), 0)?;
+        let here = end.min((block + len) * BLOCK_SIZE);
+        self.commit_written(&mut state, new, FreshSet::of(fresh), here)?;
         drop(state);
         if !unwritten {
             self.mapping.forget_holes(block..block + len);

@@ -123,6 +123,7 @@ impl<P: Pmem> Fs<P> {
             quarantine: Quarantine::new(),
             inodes,
             orphans: Vec::new(),
+            orphans_out: 0,
         };
         Ok(Self::assemble(media, backing, state, report))
     }
@@ -217,6 +218,10 @@ impl<P: Pmem> Fs<P> {
             return Err(LookupError::NotFound);
         }
         let loaded = self.shared.ground().load(ino)?;
+        if loaded.inode.core.nlink == 0 {
+            // An orphan that is being ended: a second one in memory would outlive it, and have its blocks.
+            return Err(LookupError::NotFound);
+        }
         let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
         self.table.lock().insert(ino, inode.clone());
         Ok(inode)
@@ -251,7 +256,9 @@ impl<P: Pmem> Fs<P> {
         let mut looked = 0;
         while let Some((inode, unlinked)) = self.next_orphan(&mut looked) {
             if inode.bury(&unlinked).is_ok() {
-                self.lock().inodes.clear(unlinked.ino());
+                let mut state = self.lock();
+                state.inodes.clear(unlinked.ino());
+                state.orphans_out -= 1;
                 reaped += 1;
             } else {
                 self.keep_orphan(inode, unlinked);
@@ -273,6 +280,7 @@ impl<P: Pmem> Fs<P> {
             {
                 let inode = table.remove(&ino)?;
                 drop(table);
+                state.orphans_out += 1;
                 return Some((inode, state.orphans.swap_remove(*looked)));
             }
             *looked += 1;
@@ -283,7 +291,8 @@ impl<P: Pmem> Fs<P> {
     fn keep_orphan(&self, inode: Arc<Inode<P>>, unlinked: Unlinked) {
         let mut state = self.lock();
         self.table.lock().insert(unlinked.ino(), inode);
-        // There is room: it has just been taken out, and whoever adds one makes room first.
+        // There is room: whoever adds one leaves it, see `State::reserve_orphan`.
+        state.orphans_out -= 1;
         state.orphans.push(unlinked);
     }
 
@@ -444,5 +453,59 @@ const fn overlap(block: Block, first: Ino, second: Ino) -> MountError {
         offset: block * BLOCK_SIZE,
         first,
         second,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dax::pmem::RamPmem;
+    use dax::xarray::NodePool;
+    use mm::pgmap::scratch_range;
+
+    fn mounted() -> Arc<Fs<RamPmem>> {
+        let ram = RamPmem::new(2 << 20).expect("memory");
+        crate::mkfs(&ram, &crate::MkfsOptions::new([7; 16])).expect("mkfs");
+        let backing = Backing {
+            pgmap: Pgmap::new("test", scratch_range(512), None).expect("room"),
+            nodes: NodePool::new(8).expect("memory"),
+            zero_page: scratch_range(1).start(),
+        };
+        Fs::mount(ram, backing).expect("mount")
+    }
+
+    #[test]
+    fn an_orphan_that_is_being_ended_cannot_be_opened_by_its_number() {
+        let fs = mounted();
+        let open = fs.create("/f", 0o644).expect("create");
+        let ino = open.ino();
+        fs.unlink("/f").expect("unlink");
+        assert!(fs.inode(ino).is_ok(), "it is in use");
+        drop(open);
+        let (inode, unlinked) = fs.next_orphan(&mut 0).expect("nobody uses it");
+        assert!(matches!(fs.inode(ino), Err(LookupError::NotFound)));
+        fs.keep_orphan(inode, unlinked);
+        assert!(fs.inode(ino).is_ok(), "it stayed");
+        assert_eq!(fs.reap_orphans(), 1);
+        assert!(matches!(fs.inode(ino), Err(LookupError::NotFound)));
+    }
+
+    #[test]
+    fn an_orphan_that_is_out_can_come_back_without_memory() {
+        let fs = mounted();
+        let names: Vec<_> = (0..9).map(|i| alloc::format!("/{i}")).collect();
+        let open: Vec<_> = names.iter().map(|n| fs.create(n, 0o644)).collect();
+        names[..8]
+            .iter()
+            .for_each(|n| fs.unlink(n).expect("unlink"));
+        fs.lock().orphans.shrink_to_fit();
+        drop(open);
+        let (inode, unlinked) = fs.next_orphan(&mut 0).expect("nobody uses it");
+        fs.lock().reserve_orphan().expect("memory");
+        let state = fs.lock();
+        assert!(state.orphans.capacity() >= state.orphans.len() + 2);
+        drop(state);
+        fs.keep_orphan(inode, unlinked);
+        assert_eq!(fs.reap_orphans(), 8);
     }
 }

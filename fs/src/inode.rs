@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use dax::mapping::{Block as DaxBlock, BlockMap, Mapping};
 use dax::pmem::Pmem;
 use mm::addr::Pfn;
-use mm::aspace::{Attachment, FaultAt, FaultError, FaultSink, SpaceId, VaRange, VmObject};
+use mm::aspace::{Access, Attachment, FaultAt, FaultError, FaultSink, SpaceId, VaRange, VmObject};
 use mm::mem::OutOfMemory;
 use mm::sync::{Mutex, SpinLock, class};
 
@@ -221,6 +221,10 @@ impl<P: Pmem> BlockMap for Inode<P> {
 
 impl<P: Pmem + 'static> VmObject for Inode<P> {
     fn fault(&self, at: &FaultAt, sink: &FaultSink<'_>) -> Result<(), FaultError> {
+        // Here and not where storage is allocated: a page that is there already must not become writable either.
+        if self.shared.read_only && at.access == Access::Write {
+            return Err(FaultError::Permission);
+        }
         self.mapping.fault(self, at, sink)
     }
 

@@ -12,12 +12,13 @@ use crate::change::{Edit, new_image};
 use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring};
 use crate::dir::{DirEntry, Found, Name};
 use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
+use crate::extents::ExtentMap;
 use crate::fs::Fs;
 use crate::inode::{Inode, Stat};
 use crate::layout::{
     BLOCK_SIZE, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, ROOT, name_hash,
 };
-use crate::media_inode::{Corrupt, state_word};
+use crate::media_inode::{Corrupt, Leaves, Loaded, state_word};
 use crate::shared::State;
 use crate::space::Goal;
 
@@ -48,7 +49,11 @@ impl<P: Pmem> Fs<P> {
         for name in path.split(|byte| *byte == b'/') {
             at = match name {
                 b"" | b"." => at,
-                b".." => self.inode(at.attr.lock().image.core.parent)?,
+                b".." => {
+                    // Read first: looking the inode up takes sleeping locks.
+                    let parent = at.attr.lock().image.core.parent;
+                    self.inode(parent)?
+                }
                 name => self.lookup(&at, name)?,
             };
         }
@@ -169,6 +174,13 @@ impl<P: Pmem> Fs<P> {
         }
         let words = self.head(dir, *name, ino, kind);
         let at = self.slot_addr(dir, slot)?;
+        // Nothing may fail after the commit: the new inode is made from what is about to be stored.
+        let loaded = Loaded {
+            inode: image,
+            map: ExtentMap::new(),
+            leaves: Leaves::new(),
+        };
+        let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);
         tx.put_new_inode(ino, &image)?;
         tx.store(at, &words[..head_len(*name)])?;
@@ -177,7 +189,8 @@ impl<P: Pmem> Fs<P> {
         dir.adopt(&edit);
         self.enter(dir, slot, *name, (ino, kind));
         state.inodes.set(ino);
-        self.get(state, ino).map_err(CreateError::Lookup)
+        self.table.lock().insert(ino, inode.clone());
+        Ok(inode)
     }
 
     /// Checks that `place` lies in a directory that still has a name, and is free.
@@ -426,7 +439,7 @@ impl<P: Pmem> Fs<P> {
             parent.new.core.nlink = parent.new.core.nlink.saturating_sub(1);
         }
         let at = self.slot_addr(dir, found.slot)?;
-        state.orphans.try_reserve(1).map_err(|_| OutOfMemory)?;
+        state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Unlink);
         tx.store(at, &[0])?;
         tx.put_inode(child.ino(), &gone.old, &gone.new)?;

@@ -6,7 +6,6 @@
 use alloc::sync::Arc;
 
 use dax::pmem::Pmem;
-use mm::mem::OutOfMemory;
 
 use crate::change::Edit;
 use crate::commit::{Building, RecordFull, RecordKind, Tx};
@@ -150,7 +149,7 @@ impl<P: Pmem> Fs<P> {
             self.slot_addr(&to.dir, slot)?,
             self.slot_addr(&from.dir, found.slot)?,
         );
-        state.orphans.try_reserve(1).map_err(|_| OutOfMemory)?;
+        state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Rename);
         tx.store(new_at, &words[..len])?;
         tx.store(old_at, &[0])?;

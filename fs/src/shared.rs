@@ -52,6 +52,16 @@ pub(crate) struct State {
     pub quarantine: Quarantine,
     pub inodes: InodeMap,
     pub orphans: Vec<Unlinked>,
+    /// Orphans that somebody has taken out to end them, and may put back.
+    pub orphans_out: usize,
+}
+
+impl State {
+    /// Makes room on the list of orphans for one more, besides those that may come back.
+    pub fn reserve_orphan(&mut self) -> Result<(), OutOfMemory> {
+        let room = self.orphans.try_reserve(1 + self.orphans_out);
+        room.map_err(|_| OutOfMemory)
+    }
 }
 
 /// The pgmap, asked about blocks.

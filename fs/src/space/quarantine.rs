@@ -106,6 +106,11 @@ impl Quarantine {
         Ok(())
     }
 
+    /// Takes a promise of [`Quarantine::reserve`] back: `runs` runs will not come.
+    pub fn unreserve(&mut self, runs: usize) {
+        self.promised = self.promised.saturating_sub(runs);
+    }
+
     /// Takes a freed run in.
     pub fn push(&mut self, freed: Freed) {
         self.promised = self.promised.saturating_sub(1);
@@ -128,10 +133,11 @@ impl Quarantine {
         mut give: impl FnMut(Free),
     ) -> bool {
         let mut any = false;
-        if self.waiting.try_reserve(self.promised + 2).is_err() {
-            return false;
-        }
         for _ in 0..most.min(self.waiting.len()) {
+            // A split adds two, at each turn.
+            if self.waiting.try_reserve(self.promised + 2).is_err() {
+                break;
+            }
             let Some(first) = self.waiting.pop_front() else {
                 break;
             };
@@ -196,6 +202,25 @@ mod tests {
         assert_eq!(q.blocks(), 1);
         assert_eq!(released(&mut q, 0, &[]), [12]);
         assert_eq!((q.blocks(), q.runs()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_promised_has_room_after_splits_and_failures() {
+        let mut q = Quarantine::new();
+        for round in 0..50 {
+            q.reserve(1000).expect("memory");
+            q.unreserve(1000);
+            q.push(freed(100 * round, 99, Class::Data, 1));
+        }
+        assert!(q.waiting.capacity() < 4000, "{}", q.waiting.capacity());
+        // As tight as can be, then every run is cut in three.
+        q.waiting.shrink_to_fit();
+        q.reserve(7).expect("memory");
+        let held: Vec<Block> = (0..50).map(|round| 100 * round + 50).collect();
+        q.waiting.shrink_to(57);
+        released(&mut q, 0, &held);
+        let room = q.waiting.capacity() - q.waiting.len();
+        assert!(room >= 7, "a push would have to allocate");
     }
 
     #[test]

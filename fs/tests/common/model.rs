@@ -25,9 +25,12 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether it changes content in place: a crash may leave a mixture there.
+    /// Whether it changes content in place or piece by piece: a crash may leave a mixture there, and the size between.
     pub const fn is_data(&self) -> bool {
-        matches!(self, Self::Write(..) | Self::Punch(..))
+        matches!(
+            self,
+            Self::Write(..) | Self::Punch(..) | Self::Fallocate(..)
+        )
     }
 
     /// Does it. True: it went well.

@@ -1,0 +1,220 @@
+//! Where the file system meets mappings, read-only regions, full disks and short memory.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use common::*;
+use dax::pmem::{MediaError, Pmem, RamPmem};
+use fs::{Fill, Fs, Inode};
+use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
+use mm::aspace::{Access, AddressSpace, FaultError, Prot, VaRange};
+use mm::fake::{HeapTables, ModelTlb};
+use mm::gup::{GupError, pin_user_pages};
+
+const MIB: u64 = 1 << 20;
+
+/// A process that maps one file from its start on.
+struct Process {
+    space: Arc<AddressSpace>,
+    tlb: Arc<ModelTlb>,
+    at: VaRange,
+}
+
+impl Process {
+    fn new<P: Pmem + 'static>(file: &Arc<Inode<P>>, pages: u64) -> Self {
+        let tlb = ModelTlb::new();
+        let window = VaRange::new(VirtAddr::new(0x1000_0000_0000), 1 << 20).expect("range");
+        let space = AddressSpace::new(HeapTables::new(), tlb.clone(), window).expect("memory");
+        let prot = Prot::WRITE | Prot::USER;
+        let at = space
+            .map(file.clone(), 0, pages, prot, PageSize::Size4K)
+            .expect("map");
+        Self { space, tlb, at }
+    }
+
+    fn touch(&self, page: u64, access: Access) -> Result<Pfn, FaultError> {
+        let va = self.at.start() + page * PAGE_SIZE;
+        self.tlb.access(&self.space, va, access)
+    }
+}
+
+/// A region on the heap that may be read-only, and that knows whether something was written and not fenced.
+struct Watched {
+    ram: Arc<RamPmem>,
+    writable: bool,
+    unfenced: AtomicBool,
+}
+
+impl Watched {
+    fn new(ram: &Arc<RamPmem>, writable: bool) -> Arc<Self> {
+        Arc::new(Self {
+            ram: ram.clone(),
+            writable,
+            unfenced: AtomicBool::new(false),
+        })
+    }
+
+    fn wrote(&self) {
+        assert!(self.writable, "a store to a read-only region");
+        self.unfenced.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Pmem for Watched {
+    fn len(&self) -> u64 {
+        self.ram.len()
+    }
+    fn writable(&self) -> bool {
+        self.writable
+    }
+    fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        self.ram.read(off, buf)
+    }
+    fn load64(&self, off: u64) -> Result<u64, MediaError> {
+        self.ram.load64(off)
+    }
+    fn store64(&self, off: u64, v: u64) {
+        self.wrote();
+        self.ram.store64(off, v);
+    }
+    fn store(&self, off: u64, data: &[u8]) {
+        self.wrote();
+        self.ram.store(off, data);
+    }
+    fn copy_nt(&self, off: u64, data: &[u8]) {
+        self.wrote();
+        self.ram.copy_nt(off, data);
+    }
+    fn zero_nt(&self, off: u64, len: u64) {
+        self.wrote();
+        self.ram.zero_nt(off, len);
+    }
+    fn flush(&self, off: u64, len: u64) {
+        self.ram.flush(off, len);
+    }
+    fn fence(&self) {
+        self.unfenced.store(false, Ordering::Relaxed);
+        self.ram.fence();
+    }
+}
+
+#[test]
+fn storage_that_fallocate_zeroed_is_seen_by_who_read_it_before() {
+    let fs = mounted(2 * MIB);
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.fallocate(&f, 0, 4 * 4096, Fill::Unwritten)
+        .expect("fallocate");
+    let process = Process::new(&f, 4);
+    let zero = process.touch(1, Access::Read).expect("zero page");
+    fs.fallocate(&f, 0, 4 * 4096, Fill::Zeroed)
+        .expect("convert");
+    fs.write(&f, 4096, b"now").expect("in place");
+    let pfn = process.touch(1, Access::Read).expect("fault");
+    assert_ne!(pfn, zero, "the mapping still shows zeroes");
+    assert_eq!(Some(pfn), f.pfn(1));
+}
+
+#[test]
+fn a_store_or_a_pin_for_one_is_refused_on_a_read_only_region() {
+    let (ram, backing) = formatted(2 * MIB);
+    let fs = Fs::mount(ram.clone(), backing.clone()).expect("mount");
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.write(&f, 0, &[1; 4096]).expect("write");
+    fs.fallocate(&f, 4096, 4096, Fill::Unwritten).expect("more");
+    truncate(&fs, "/f", 3 * 4096);
+    drop(f);
+    assert!(fs.unmount().is_ok());
+    let fs = Fs::mount(Watched::new(&ram, false), backing).expect("mount read-only");
+    let f = fs.open("/f").expect("open");
+    let process = Process::new(&f, 3);
+    for page in 0..3 {
+        assert!(process.touch(page, Access::Read).is_ok());
+        assert_eq!(
+            process.touch(page, Access::Write),
+            Err(FaultError::Permission),
+            "page {page}"
+        );
+    }
+    let pin = pin_user_pages(&process.space, process.at.start(), 1, true);
+    assert!(matches!(
+        pin,
+        Err(GupError::Fault {
+            why: FaultError::Permission,
+            ..
+        })
+    ));
+    let read = pin_user_pages(&process.space, process.at.start(), 1, false);
+    assert_eq!(read.expect("pin to read").pages(), 1);
+    drop((process, f));
+    assert!(fs.unmount().is_ok());
+}
+
+/// Fills the disk but for `spare` blocks.
+fn fill_up<P: Pmem>(fs: &Fs<P>, spare: u64) {
+    let fill = fs.create("/fill", 0o644).expect("create");
+    let mut end = 0;
+    while fs.statfs().space.free > spare {
+        fs.write(&fill, end, &[7; 4096]).expect("room");
+        end += 4096;
+    }
+}
+
+#[test]
+fn what_a_write_did_before_it_ran_out_of_space_is_durable() {
+    let (ram, backing) = formatted(2 * MIB);
+    let pmem = Watched::new(&ram, true);
+    let fs = Fs::mount(pmem.clone(), backing).expect("mount");
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.write(&f, 0, &[1; 4096 + 100]).expect("write");
+    fill_up(&fs, 0);
+    // The settled end of the last record.
+    fs.sync().expect("sync");
+    pmem.fence();
+    assert!(fs.write(&f, 0, &[2; 5 * 4096]).is_err());
+    assert!(
+        !pmem.unfenced.load(Ordering::Relaxed) || f.stat().size == 2 * 4096,
+        "bytes were written in place and not fenced"
+    );
+    // The file says how far it came.
+    assert_eq!(f.stat().size, 2 * 4096);
+    assert_eq!(content(&fs, "/f"), [2; 2 * 4096]);
+}
+
+#[test]
+fn a_fallocate_that_ran_out_of_space_leaves_no_storage_behind_the_end() {
+    let fs = mounted(2 * MIB);
+    for fill in [Fill::Zeroed, Fill::Unwritten] {
+        let name = format!("/{fill:?}");
+        let f = fs.create(&name, 0o644).expect("create");
+        fs.write(&f, 0, &[1; 10]).expect("write");
+        assert!(fs.fallocate(&f, 0, 4 * MIB, fill).is_err());
+        let size = f.stat().size;
+        assert!(size > 4096, "{size}");
+        for extent in fs.extents(&f) {
+            assert!(
+                extent.end() * 4096 <= size.next_multiple_of(4096),
+                "{extent:?}"
+            );
+        }
+        let found = content(&fs, &name);
+        assert!(found[..10] == [1; 10] && found[10..].iter().all(|b| *b == 0));
+        drop(f);
+        fs.unlink(&name).expect("unlink");
+    }
+}
+
+#[test]
+fn a_create_that_fails_for_memory_has_made_nothing() {
+    // The time is asked for between the checks and the commit.
+    fn starve() -> u64 {
+        mm::mem::inject::headroom(0);
+        1
+    }
+    let fs = mounted(2 * MIB);
+    fs.set_clock(starve);
+    let made = fs.create("/f", 0o644).map(|inode| inode.ino());
+    mm::mem::inject::headroom(usize::MAX);
+    assert_eq!(made.is_ok(), names(&fs, "/") == ["f"], "{made:?}");
+}
