@@ -252,6 +252,7 @@ impl Machine {
         } = pin;
         self.holders.leave(Holder::Pin(id));
         drop(pages);
+        self.reap();
         Some((path, offset, length))
     }
 

@@ -10,7 +10,7 @@ mod transfer;
 
 pub use self::holders::{Holder, Holders};
 pub use self::maps::{Map, MapFailure, Pin, PinFailure, Window};
-pub use self::mount::{MountFailure, Mounted, UmountFailure, new_uuid};
+pub use self::mount::{MountFailure, Mounted, Steady, UmountFailure, new_uuid};
 pub use self::transfer::{Transfer, TransferFailure};
 
 use crate::pmem::{self, Device, Pmem};
@@ -20,8 +20,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use dax::pmem::MappedPmem;
 use mm::addr::Pfn;
-use mm::sync::SpinLock;
 use mm::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use mm::sync::{Mutex, SpinLock};
 
 /// A file system on a pmem device of this machine.
 pub type Fs = fs::Fs<Arc<MappedPmem>>;
@@ -38,6 +38,7 @@ pub struct Machine {
     pub jobs: Jobs,
     /// Who has pinned which pages.
     pub holders: Holders,
+    volume: Mutex<()>,
     mounted: SpinLock<Option<Mounted>>,
     maps: SpinLock<Vec<Arc<Map>>>,
     pins: SpinLock<Vec<Pin>>,
@@ -54,6 +55,7 @@ impl Machine {
             disks: all(),
             jobs: Jobs::new(),
             holders: Holders::new(),
+            volume: mount::volume_lock(),
             mounted: SpinLock::new(None),
             maps: SpinLock::new(Vec::new()),
             pins: SpinLock::new(Vec::new()),

@@ -9,6 +9,7 @@ use fs::Backing;
 use fs::error::{MountError, UnmountError};
 use mm::addr::Pfn;
 use mm::mem::OutOfMemory;
+use mm::sync::{LockClass, Mutex, MutexGuard};
 use spin::Once;
 use thiserror::Error;
 use x86_64::instructions::random::RdRand;
@@ -50,7 +51,30 @@ pub enum UmountFailure {
     Unmount(#[from] UnmountError),
 }
 
+/// The class of the lock of those who change what is mounted, or use a device that must not be mounted meanwhile.
+static VOLUME: LockClass = LockClass::new("volume", 5);
+
+/// While it lives, nothing is mounted or unmounted.
+pub type Steady<'a> = MutexGuard<'a, ()>;
+
+/// The lock behind [`Steady`].
+pub(super) const fn volume_lock() -> Mutex<()> {
+    Mutex::new(&VOLUME, ())
+}
+
 impl Machine {
+    /// Keeps what is mounted as it is: for who writes to a device past the file system. Lock class: volume, before all others.
+    pub fn steady(&self) -> Steady<'_> {
+        self.volume.lock()
+    }
+
+    /// Ends files without a name whose last user has just gone.
+    pub fn reap(&self) {
+        if let Some(mounted) = self.mounted() {
+            mounted.fs.reap_orphans();
+        }
+    }
+
     /// The mounted file system.
     pub fn mounted(&self) -> Option<Mounted> {
         self.mounted.lock().clone()
@@ -61,16 +85,13 @@ impl Machine {
     /// # Errors
     /// See [`MountFailure`].
     pub fn mount(&self, device: &Device) -> Result<Arc<Fs>, MountFailure> {
+        // Two mounts of one device would both write to its ring.
+        let _steady = self.steady();
         if self.mounted().is_some() {
             return Err(MountFailure::Mounted);
         }
         let fs = Fs::mount(device.memory.clone(), backing(device)?)?;
-        let mut mounted = self.mounted.lock();
-        if mounted.is_some() {
-            drop(mounted);
-            return Err(MountFailure::Mounted);
-        }
-        *mounted = Some(Mounted {
+        *self.mounted.lock() = Some(Mounted {
             fs: fs.clone(),
             device: device.name,
         });
@@ -82,6 +103,8 @@ impl Machine {
     /// # Errors
     /// See [`UmountFailure`].
     pub fn umount(&self) -> Result<&'static str, UmountFailure> {
+        // Nobody mounts the device before its ring is settled, or in the place of one that comes back.
+        let _steady = self.steady();
         let Mounted { fs, device } = self
             .mounted
             .lock()

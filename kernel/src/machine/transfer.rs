@@ -91,6 +91,7 @@ impl Ending {
     /// The pages are unpinned.
     fn end(&self, result: Result<(), TransferFailure>) {
         self.machine.holders.leave(Holder::Dma(self.job.id));
+        self.machine.reap();
         let ok = result.is_ok();
         if let (Err(why), Some(out)) = (result, &self.out) {
             CommandError::new(format!("dma {}: {}", self.job.id, self.job.label), why).print(out);

@@ -156,6 +156,7 @@ fn munmap(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         .ok_or(Missing::Map)
         .on(|| format!("map {id}"))?;
     drop(map);
+    machine.reap();
     out.say(vec![("map", id.into())], format_args!("map {id} ended"));
     Ok(())
 }

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
+use fs::error::LookupError;
 use fs::{BLOCK_SIZE, Kind};
 
 pub const LS: Command<Machine> = command("ls", "[PATH]", "lists a directory, by default /", "", ls);
@@ -59,7 +60,11 @@ fn ls(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let mut cookie = 0;
     while let Some(entry) = fs.readdir(&dir, cookie).on(|| path.as_str())? {
         cookie = entry.cookie;
-        let size = fs.inode(entry.ino).on(|| path.as_str())?.stat().size;
+        let size = match fs.inode(entry.ino) {
+            // Removed since the entry was read.
+            Err(LookupError::NotFound) => continue,
+            inode => inode.on(|| path.as_str())?.stat().size,
+        };
         let name = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
         table.row([
             entry.ino.into(),

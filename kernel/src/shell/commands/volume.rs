@@ -75,6 +75,7 @@ fn mkfs(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let device = device(machine, args)?;
     args.end()?;
     let name = device.name;
+    let _steady = machine.steady();
     if machine.mounted().is_some_and(|m| m.device == name) {
         return Err(CommandError::new(
             format!("mkfs {name}"),
@@ -127,6 +128,7 @@ fn fsck(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let device = device(machine, args)?;
     args.end()?;
     let name = device.name;
+    let _steady = machine.steady();
     if machine.mounted().is_some_and(|m| m.device == name) {
         return Err(CommandError::new(
             format!("fsck {name}"),
