@@ -104,3 +104,23 @@ case! {
         assert_eq!(fs.pgmap().stats().mapped, before);
     }
 }
+
+case! {
+    /// A translation that the CPU still remembers would serve the access without a fault, and nobody would have counted it. Loads
+    /// first, over and over, so that the CPU does remember; on many pages, for it may forget some.
+    fn after_a_zap_each_access_takes_a_new_fault() {
+        const PAGES: u64 = 256;
+        let fs = fresh();
+        let file = fs.create_sized("/f", 0o644, PAGES * PAGE_SIZE).expect("create");
+        let map = Map::new(&file, PAGES);
+        for page in 0..PAGES {
+            for _ in 0..3 {
+                assert_eq!(map.load(page * PAGE_SIZE), Ok(0));
+            }
+            map.zap();
+            assert_eq!(map.load(page * PAGE_SIZE), Ok(0));
+            assert_eq!(fs.pgmap().stats().mapped, 1, "page {page} was reached by a stale translation");
+            map.zap();
+        }
+    }
+}

@@ -199,6 +199,11 @@ impl Map {
         uaccess::store8(self.at(offset), byte)
     }
 
+    /// Takes all translations away; the mapping stays.
+    pub fn zap(&self) {
+        fault::space().zap(self.0);
+    }
+
     /// Pins a page for stores.
     pub fn pin(&self, page: u64) -> Result<PinnedPages, GupError> {
         pin_user_pages(fault::space(), self.at(page * PAGE_SIZE), 1, true)
