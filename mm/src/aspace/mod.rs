@@ -202,9 +202,15 @@ impl AddressSpace {
     /// As [`UnmapError`] says.
     pub fn unmap(&self, range: VaRange) -> Result<(), UnmapError> {
         let mut found = false;
-        // The object is dropped at the end of each turn, after the lock: it may be the last reference to an inode.
-        while let Some(_object) = self.unmap_first(range)? {
+        let mut rest = Some(range);
+        while let Some(left) = rest {
+            // The object is dropped at the end of each turn, after the lock: it may be the last reference to an inode.
+            let Some((_object, cut)) = self.unmap_first(left)? else {
+                break;
+            };
             found = true;
+            // Only what follows: somebody else may have mapped these addresses by now.
+            rest = left.part(left.page_of(cut.end()), left.pages());
         }
         if found {
             Ok(())
@@ -213,8 +219,12 @@ impl AddressSpace {
         }
     }
 
-    /// Removes the first mapping, or part of one, in the range; its object is the caller's to drop, without a lock.
-    fn unmap_first(&self, range: VaRange) -> Result<Option<Arc<dyn VmObject>>, OutOfMemory> {
+    /// Removes the first mapping, or part of one, in the range, and says which addresses; its object is the caller's to drop,
+    /// without a lock.
+    fn unmap_first(
+        &self,
+        range: VaRange,
+    ) -> Result<Option<(Arc<dyn VmObject>, VaRange)>, OutOfMemory> {
         let mut vmas = self.vmas.write();
         let Some((index, cut)) = vmas.first_in(range) else {
             return Ok(None);
@@ -225,7 +235,7 @@ impl AddressSpace {
         self.attach_rest(&before, &after)?;
         let old = vmas.replace(index, before, after);
         self.take_down(&old, cut);
-        Ok(Some(old.object))
+        Ok(Some((old.object, cut)))
     }
 
     /// Attaches what remains of a mapping that is cut, both parts or none.

@@ -44,6 +44,41 @@ fn a_hole_reads_as_the_zero_page_until_the_first_store() {
     assert_eq!(w.tlb.access_on(1, &w.space, va, Access::Read), Ok(w.pfn(0)));
 }
 
+/// An object whose end maps another one, as any thread may do when a range has just become free.
+struct Successor(Arc<AddressSpace>, Arc<TestFile>, Arc<Mutex<Vec<VaRange>>>);
+
+impl VmObject for Successor {
+    fn fault(&self, _: &FaultAt, _: &FaultSink<'_>) -> Result<(), FaultError> {
+        Err(FaultError::Io)
+    }
+    fn attach(&self, _: Attachment) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+    fn detach(&self, _: SpaceId, _: VaRange) {}
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let at = self.0.map(self.1.clone(), 0, 2, RW, PageSize::Size4K);
+        self.2.lock().unwrap().push(at.unwrap());
+    }
+}
+
+#[test]
+fn unmapping_leaves_alone_what_is_mapped_there_meanwhile() {
+    let w = World::new();
+    let (file, mapped_then) = (w.file(0, 2), Arc::new(Mutex::new(Vec::new())));
+    let successor = Successor(w.space.clone(), file, mapped_then.clone());
+    let range = w
+        .space
+        .map(Arc::new(successor), 0, 2, RW, PageSize::Size4K)
+        .unwrap();
+    w.space.unmap(range).unwrap();
+    assert_eq!(*mapped_then.lock().unwrap(), [range], "the same addresses");
+    w.touch(range, Access::Write);
+    w.space.unmap(range).unwrap();
+}
+
 #[test]
 fn each_mapping_holds_one_reference() {
     let w = World::new();
