@@ -92,6 +92,8 @@ impl<P: Pmem> Fs<P> {
     ) -> Result<Arc<Inode<P>>, CreateSizedError> {
         let inode = self.create(path, mode)?;
         if let Err(error) = inode.allocate_range(0, size, Fill::Zeroed) {
+            // Nobody may use it any more when its name goes, so that its blocks go at once.
+            drop(inode);
             // Best effort: without it a short file remains, which is sound.
             let _ = self.unlink(path);
             return Err(error.into());

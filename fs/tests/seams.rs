@@ -206,6 +206,20 @@ fn a_fallocate_that_ran_out_of_space_leaves_no_storage_behind_the_end() {
 }
 
 #[test]
+fn a_sized_create_that_ran_out_of_space_leaves_nothing() {
+    let fs = mounted(2 * MIB);
+    // The first name takes a block of the directory.
+    fs.create("/first", 0o644).expect("create");
+    let before = fs.statfs();
+    assert!(fs.create_sized("/f", 0o644, 4 * MIB).is_err());
+    let after = fs.statfs();
+    assert_eq!((after.orphans, after.inodes_used), (0, before.inodes_used));
+    let room = |s: &fs::StatFs| s.space.free + s.quarantined;
+    assert_eq!(room(&after), room(&before));
+    assert_eq!(names(&fs, "/"), ["first"]);
+}
+
+#[test]
 fn a_create_that_fails_for_memory_has_made_nothing() {
     // The time is asked for between the checks and the commit.
     fn starve() -> u64 {
