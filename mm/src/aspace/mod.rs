@@ -88,6 +88,9 @@ pub struct AddressSpace {
     vmas: RwLock<VmaList>,
 }
 
+/// A mapping, or a part of one, that was removed: its object, and where it was.
+type Removed = (Arc<dyn VmObject>, VaRange);
+
 impl AddressSpace {
     /// An empty address space with a page table of its own, which maps nothing outside the window.
     ///
@@ -221,10 +224,7 @@ impl AddressSpace {
 
     /// Removes the first mapping, or part of one, in the range, and says which addresses; its object is the caller's to drop,
     /// without a lock.
-    fn unmap_first(
-        &self,
-        range: VaRange,
-    ) -> Result<Option<(Arc<dyn VmObject>, VaRange)>, OutOfMemory> {
+    fn unmap_first(&self, range: VaRange) -> Result<Option<Removed>, OutOfMemory> {
         let mut vmas = self.vmas.write();
         let Some((index, cut)) = vmas.first_in(range) else {
             return Ok(None);
