@@ -268,6 +268,14 @@ impl<P: Pmem> Fs<P> {
         reaped
     }
 
+    /// Ends the orphans that nobody uses any more and makes free what in quarantine nobody holds, as the next operation that
+    /// allocates would. Never waits; what it has no memory for stays as it is. Takes inode and commit locks.
+    pub fn settle(&self) {
+        self.reap_orphans();
+        // Best effort: the next allocation tries again.
+        let _ = self.shared.release_all(&mut self.lock());
+    }
+
     /// Takes an orphan that only the table refers to out of table and list, from place `looked` on.
     fn next_orphan(&self, looked: &mut usize) -> Option<(Arc<Inode<P>>, Unlinked)> {
         let mut state = self.lock();

@@ -118,6 +118,12 @@ impl<P: Pmem> Inode<P> {
         self.kind
     }
 
+    /// Whether its content may be stored to: it is a file, of a file system that is not read-only.
+    #[must_use]
+    pub fn takes_stores(&self) -> bool {
+        self.kind == Kind::File && !self.shared.read_only
+    }
+
     /// Its pages and mappings.
     #[must_use]
     pub const fn mapping(&self) -> &Mapping {
@@ -221,8 +227,9 @@ impl<P: Pmem> BlockMap for Inode<P> {
 
 impl<P: Pmem + 'static> VmObject for Inode<P> {
     fn fault(&self, at: &FaultAt, sink: &FaultSink<'_>) -> Result<(), FaultError> {
-        // Here and not where storage is allocated: a page that is there already must not become writable either.
-        if self.shared.read_only && at.access == Access::Write {
+        // Here and not where storage is allocated: a page that is there already must not become writable either. And nobody
+        // reaches the entries of a directory past the file system.
+        if self.kind != Kind::File || at.access == Access::Write && !self.takes_stores() {
             return Err(FaultError::Permission);
         }
         self.mapping.fault(self, at, sink)

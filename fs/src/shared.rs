@@ -147,7 +147,8 @@ impl<P: Pmem> Shared<P> {
         quarantine.release(most, ring.passed(), &pages, |free| space.give(free));
     }
 
-    fn release_all(&self, state: &mut State) -> Result<(), OutOfMemory> {
+    /// Hands on all of quarantine that nobody holds.
+    pub fn release_all(&self, state: &mut State) -> Result<(), OutOfMemory> {
         for _ in 0..state.quarantine.runs().div_ceil(BATCH) {
             check_headroom()?;
             self.release(state, BATCH);

@@ -49,7 +49,7 @@ pub enum GupError {
     #[error("not a range of pages")]
     BadRange,
     /// A page could not be made accessible.
-    #[error("{at:?}: {why}")]
+    #[error("{at:#x}: {why}")]
     Fault {
         /// The page.
         at: VirtAddr,
@@ -57,19 +57,19 @@ pub enum GupError {
         why: FaultError,
     },
     /// A hole of a file in a mapping that allows no stores: there is no page to pin.
-    #[error("a hole at {at:?}, and the mapping allows no stores")]
+    #[error("a hole at {at:#x}, and the mapping allows no stores")]
     Hole {
         /// The page.
         at: VirtAddr,
     },
     /// The page is mapped but has no reference count (device registers, kernel memory).
-    #[error("the memory at {at:?} has no reference count")]
+    #[error("the memory at {at:#x} has no reference count")]
     Uncounted {
         /// The page.
         at: VirtAddr,
     },
     /// The folio can take no more pins.
-    #[error("too many pins on the page at {at:?}")]
+    #[error("too many pins on the page at {at:#x}")]
     TooManyPins {
         /// The page.
         at: VirtAddr,

@@ -5,6 +5,7 @@ use crate::fault;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::ops::Range;
+use fs::Kind;
 use mm::addr::{PAGE_SIZE, PageSize, VirtAddr};
 use mm::aspace::{MapError, Prot, UnmapError, VaRange};
 use mm::gup::{GupError, PinnedPages, pin_user_pages};
@@ -26,6 +27,9 @@ pub enum MapFailure {
     /// No bytes were asked for, or more than addresses reach.
     #[error("it is not a range of a file")]
     BadRange,
+    /// It is a directory, whose entries are the file system's alone.
+    #[error("it is not a file")]
+    NotFile,
     /// The address space says no.
     #[error(transparent)]
     Map(#[from] MapError),
@@ -49,19 +53,26 @@ pub enum PinFailure {
 }
 
 impl Window {
-    /// Maps `len` bytes of a file from `off` on, for loads and stores.
+    /// Maps `len` bytes of a file from `off` on, for loads, and for stores unless the file system is read-only.
     ///
     /// # Errors
     /// See [`MapFailure`].
     pub fn open(inode: &Arc<Inode>, off: u64, len: u64) -> Result<Self, MapFailure> {
+        if inode.kind() != Kind::File {
+            return Err(MapFailure::NotFile);
+        }
         let pages = page_range(off, len).ok_or(MapFailure::BadRange)?;
+        let prot = match inode.takes_stores() {
+            true => Prot::WRITE,
+            false => Prot::empty(),
+        };
         let space = fault::space();
         let object = inode.clone();
         let range = space.map(
             object,
             pages.start,
             pages.end - pages.start,
-            Prot::WRITE,
+            prot,
             PageSize::Size4K,
         )?;
         Ok(Window {

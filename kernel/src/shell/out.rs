@@ -260,17 +260,37 @@ impl Out {
     }
 
     fn object(&self, mut fields: Fields) {
-        fields.extend(self.job.map(|j| ("job", Value::from(j))));
+        // A job that is itself about jobs has the key already; no object has a key twice.
+        if fields.iter().all(|(key, _)| *key != "job") {
+            fields.extend(self.job.map(|j| ("job", Value::from(j))));
+        }
         self.sink
             .line(&super::json::to_json(&Value::Object(fields)));
     }
 
     fn text_line(&self, line: &str) {
+        let line = &shown(line);
         match self.job {
             Some(job) => self.sink.line(&format!("[{job}] {line}")),
             None => self.sink.line(line),
         }
     }
+}
+
+/// A line without characters that a terminal acts on: a name may hold any.
+fn shown(line: &str) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\t';
+    if !line.contains(acts) {
+        return Cow::Borrowed(line);
+    }
+    let mut text = String::new();
+    for c in line.chars() {
+        match acts(c) {
+            true => text.extend(c.escape_default()),
+            false => text.push(c),
+        }
+    }
+    Cow::Owned(text)
 }
 
 #[cfg(test)]
@@ -345,6 +365,23 @@ pub(super) mod tests {
             printed(true, None, |o| o.record(fields())),
             [r#"{"pfn":9,"waited_us":1500,"owner":null}"#]
         );
+    }
+
+    #[test]
+    fn what_a_terminal_acts_on_is_shown_and_not_done() {
+        let table = |o: &Out| {
+            let mut t = Table::new(&["name"], "");
+            t.row(["a\u{1b}[2J\nb".into()]);
+            o.table(t);
+        };
+        let lines = printed(false, None, table);
+        assert_eq!(lines, ["name", "a\\u{1b}[2J\\nb"]);
+    }
+
+    #[test]
+    fn no_object_has_a_key_twice() {
+        let row = |o: &Out| o.record(vec![("job", 1u32.into())]);
+        assert_eq!(printed(true, Some(2), row), [r#"{"job":1}"#]);
     }
 
     #[test]

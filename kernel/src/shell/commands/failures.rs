@@ -31,6 +31,7 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         }
         "no_space" => "`df` shows the space, `rm` frees some",
         "read_only" => "`pmem` says why",
+        "permission" => "a read-only file system takes no stores; `pmem` says why it is so",
         "is_directory" => "name a file",
         "not_directory" => "name a directory",
         "not_empty" => "remove what is in it first",
@@ -143,6 +144,7 @@ failure! {
         FaultError::PastEof => "past_eof",
     };
     MapFailure => |e| match e {
+        MapFailure::NotFile => "is_directory",
         MapFailure::BadRange | MapFailure::Map(MapError::BadRange) => "bad_range",
         MapFailure::Map(MapError::NoRoom) => "no_room",
         MapFailure::Map(MapError::OutOfMemory) | MapFailure::OutOfMemory(_) => "out_of_memory",

@@ -173,7 +173,9 @@ fn umount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 
 fn df(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
-    let s = mounted(machine, "df")?.statfs();
+    let fs = mounted(machine, "df")?;
+    fs.settle();
+    let s = fs.statfs();
     out.record(vec![
         ("size", Value::Bytes(s.blocks * s.block_size)),
         ("free", Value::Bytes(s.space.free * s.block_size)),
