@@ -6,22 +6,32 @@ use boot::kernel::{self, Profile};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tests::driver;
 
+#[path = "exec/files.rs"]
+mod files;
 #[path = "exec/host_fs.rs"]
 mod host_fs;
 #[path = "exec/images.rs"]
 mod images;
 #[path = "exec/install.rs"]
 mod install;
+#[path = "exec/machines.rs"]
+mod machines;
 #[path = "exec/pmem.rs"]
 mod pmem;
 #[path = "exec/reboot.rs"]
 mod reboot;
+#[path = "exec/script.rs"]
+mod script;
 #[path = "exec/shell.rs"]
 mod shell;
 #[path = "exec/story.rs"]
 mod story;
 #[path = "exec/usage.rs"]
 mod usage;
+#[path = "exec/waits.rs"]
+mod waits;
+#[path = "exec/words.rs"]
+mod words;
 
 type Check = fn() -> Result<(), Failed>;
 
@@ -46,6 +56,10 @@ fn main() -> ExitCode {
         shell::CASES,
         story::CASES,
         reboot::CASES,
+        words::CASES,
+        waits::CASES,
+        machines::CASES,
+        files::CASES,
     ];
     let trials = lists
         .concat()

@@ -37,6 +37,9 @@ struct Entry {
 /// The list of holders.
 pub struct Holders(SpinLock<Vec<Entry>>);
 
+/// Holders that are named; more are counted, so that the text stays short.
+const NAMED: usize = 8;
+
 impl Default for Holders {
     fn default() -> Self {
         Self::new()
@@ -71,17 +74,19 @@ impl Holders {
         };
     }
 
-    /// The holders of any page of `pages`, separated by commas; `None` when nobody on the list holds one.
+    /// The holders of any page of `pages`, the first of them named and separated by commas; `None` when nobody on the list holds one.
     pub fn of(&self, pages: PfnRange) -> Option<String> {
         let list = self.0.lock();
         let mut names = String::new();
-        for entry in list
-            .iter()
-            .filter(|e| e.runs.iter().any(|r| r.overlaps(pages)))
-        {
+        let holds = |e: &&Entry| e.runs.iter().any(|r| r.overlaps(pages));
+        for entry in list.iter().filter(holds).take(NAMED) {
             let comma = if names.is_empty() { "" } else { ", " };
             // Writing to a String cannot fail.
             let _ = write!(names, "{comma}{}", entry.holder);
+        }
+        let more = list.iter().filter(holds).skip(NAMED).count();
+        if more > 0 {
+            let _ = write!(names, " and {more} more");
         }
         (!names.is_empty()).then_some(names)
     }

@@ -148,12 +148,12 @@ impl Machine {
 /// Submits now, or from a thread after the delay.
 fn launch(transfer: Transfer, pages: PinnedPages, ending: &Ending) -> Result<(), TransferFailure> {
     if transfer.delay_us == 0 {
-        return submit(&transfer, pages, ending);
+        return submit(transfer, pages, ending);
     }
     let ending = ending.clone();
     let late = move || {
         mm::sync::sleep_us(transfer.delay_us);
-        if let Err(why) = submit(&transfer, pages, &ending) {
+        if let Err(why) = submit(transfer, pages, &ending) {
             ending.end(Err(why));
         }
     };
@@ -161,18 +161,22 @@ fn launch(transfer: Transfer, pages: PinnedPages, ending: &Ending) -> Result<(),
     Ok(())
 }
 
-fn submit(transfer: &Transfer, pages: PinnedPages, ending: &Ending) -> Result<(), TransferFailure> {
+fn submit(transfer: Transfer, pages: PinnedPages, ending: &Ending) -> Result<(), TransferFailure> {
     let Transfer {
         direction,
+        disk,
         sector,
+        inode,
         offset,
         length,
         ..
-    } = *transfer;
+    } = transfer;
+    // Only the pages use the file now: it is free for an unmount as soon as the end is told.
+    drop(inode);
     let ending = ending.clone();
     let on_done =
         Box::new(move |outcome: Result<(), IoError>| ending.end(outcome.map_err(Into::into)));
-    transfer.disk.transfer(
+    disk.transfer(
         direction,
         sector,
         pages,

@@ -77,8 +77,20 @@ impl Args {
     /// Takes the next argument.
     ///
     /// # Errors
-    /// There is none; `name` is what the usage line calls it.
+    /// There is none, `name` being what the usage line calls it; or it begins as an option does, which the command then does not
+    /// have. (A path may be written from the root.)
     pub fn word(&mut self, name: &'static str) -> Result<String, CommandError> {
+        match self.text(name)? {
+            word if word.starts_with("--") => Err(self.error(ArgProblem::UnknownOption { word })),
+            word => Ok(word),
+        }
+    }
+
+    /// Takes the next argument, which may begin with anything.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn text(&mut self, name: &'static str) -> Result<String, CommandError> {
         self.words
             .pop_front()
             .ok_or_else(|| self.error(ArgProblem::Missing { name }))
@@ -204,6 +216,11 @@ mod tests {
             shown(args("--foo").end().unwrap_err()),
             format!("truncate: there is no option --foo {usage}")
         );
+        assert_eq!(
+            shown(args("--foo").word("PATH").unwrap_err()),
+            format!("truncate: there is no option --foo {usage}")
+        );
+        assert_eq!(args("--foo").text("TEXT").unwrap(), "--foo");
         assert_eq!(
             shown(args("7").end().unwrap_err()),
             format!("truncate: `7` is one argument too many {usage}")

@@ -252,10 +252,10 @@ impl Out {
         }
     }
 
-    /// Prints a heading, in text only.
+    /// Prints a heading of one or more lines, in text only.
     pub fn heading(&self, text: &str) {
         if !self.json {
-            self.text_line(text);
+            text.lines().for_each(|l| self.text_line(l));
         }
     }
 

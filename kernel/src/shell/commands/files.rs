@@ -139,7 +139,7 @@ impl Text<'_> {
 }
 
 fn write(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
-    let (path, off, text) = (args.word("PATH")?, args.size("OFF")?, args.word("TEXT")?);
+    let (path, off, text) = (args.word("PATH")?, args.size("OFF")?, args.text("TEXT")?);
     args.end()?;
     let (fs, inode) = open(machine, &path)?;
     fs.write(&inode, off, text.as_bytes())
