@@ -96,8 +96,6 @@ impl<P: Pmem> Fs<P> {
             drop(inode);
             // Best effort: without it a short file remains, which is sound.
             let _ = self.unlink(path);
-            drop(inode);
-            self.settle();
             return Err(error.into());
         }
         Ok(inode)
