@@ -289,13 +289,16 @@ impl<P: Pmem> Inode<P> {
     }
 
     /// Gives storage to all of `off..off + len` that has none, and moves the end of the file there if it is before. One record for
-    /// each run of new blocks; zeroing goes in pieces of at most 2 MiB.
+    /// each run of new blocks; zeroing goes in pieces of at most 2 MiB. A length of 0 changes nothing.
     pub(crate) fn allocate_range(&self, off: u64, len: u64, fill: Fill) -> Result<(), WriteError> {
         let end = off.checked_add(len);
         let end = end
             .filter(|end| *end <= MAX_SIZE)
             .ok_or(WriteError::FileTooBig)?;
         self.writable_file()?;
+        if len == 0 {
+            return Ok(());
+        }
         let _content = self.content.lock();
         self.zero_tail(end);
         let mut block = off / BLOCK_SIZE;

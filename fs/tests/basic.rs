@@ -165,6 +165,16 @@ fn an_open_file_outlives_its_name_and_then_its_space_returns() {
 }
 
 #[test]
+fn to_allocate_nothing_changes_nothing() {
+    let fs = mounted(4 * MIB);
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.fallocate(&f, 9000, 0, fs::Fill::Unwritten)
+        .expect("fallocate");
+    assert_eq!(fs.extents(&f).count(), 0);
+    assert_eq!(content(&fs, "/f").len(), 0);
+}
+
+#[test]
 fn truncate_cuts_and_what_was_behind_never_comes_back() {
     let fs = mounted(4 * MIB);
     let f = fs.create("/f", 0o644).expect("create");

@@ -63,17 +63,32 @@ fn report(e: AcpiError) {
     log::warn!("the ACPI tables are not usable: {e:?}");
 }
 
+/// What is read in the place of a header that cannot be: no signature, no length.
+#[repr(C, align(4096))]
+struct Nothing([u8; 4096]);
+
+static NOTHING: Nothing = Nothing([0; 4096]);
+
+fn map(physical: usize, size: usize) -> Option<NonNull<u8>> {
+    let from = PhysAddr::try_new(physical as u64).ok()?;
+    let at = map_phys(from, size as u64, Cache::WriteBack).ok()?;
+    NonNull::new(at.as_mut_ptr())
+}
+
+/// A header that the firmware puts where no memory can be: the trait has no way to say so, so it is told as an empty one, which every
+/// search passes over.
+fn nothing(physical: usize, size: usize) -> Option<NonNull<u8>> {
+    log::warn!("ACPI names a table at {physical:#x}, where nothing can be mapped: passed over");
+    (size <= NOTHING.0.len()).then(|| NonNull::from(&NOTHING.0).cast())
+}
+
 impl Handler for Memory {
     unsafe fn map_physical_region<T>(&self, physical: usize, size: usize) -> RawPhysicalMapping<T> {
-        let at = map_phys(
-            PhysAddr::new_truncate(physical as u64),
-            size as u64,
-            Cache::WriteBack,
-        )
-        .expect("an ACPI table can be mapped");
-        let at = NonNull::new(at.as_mut_ptr()).expect("a mapping is not at address 0");
+        let at = map(physical, size)
+            .or_else(|| nothing(physical, size))
+            .expect("an ACPI table lies where it can be mapped");
         // SAFETY: the whole region is mapped and stays so; tables are only read.
-        unsafe { RawPhysicalMapping::new(physical, at, size, size) }
+        unsafe { RawPhysicalMapping::new(physical, at.cast(), size, size) }
     }
 
     /// Nothing: what was mapped stays, others may use the same page.
