@@ -18,8 +18,8 @@
 //! | R4 | blocks written directly are fenced before the record that publishes them | [`Tx::publish`] takes [`Durable`] |
 //! | R5 | a block freed by an operation is not reused within it | [`Freed`] comes only from [`Tx<Applied>`] or [`Unlinked`] |
 //! | R6 | a freed *metadata* block waits until the floor has passed its record | `space::Quarantined::free` |
-//! | R7 | replay in order | [`recover`] |
-//! | R8 | the next sequence number exceeds every tag, torn ones included | [`recover`] |
+//! | R7 | replay in order | [`recover()`] |
+//! | R8 | the next sequence number exceeds every tag, torn ones included | [`recover()`] |
 //!
 //! Storing metadata before the commit does not compile:
 //!
