@@ -21,6 +21,7 @@ const LABELS: &[u8] = include_bytes!("../../../dax/fuzz/corpus/label/seed-v1.2")
 /// The cases.
 pub const CASES: &[(&str, Check)] = &[
     ("pmem::a_second_table_is_looked_at_too", second_table),
+    ("pmem::capabilities_say_what_a_store_takes", capabilities),
     ("pmem::labels_divide_a_region", labels),
     ("pmem::an_area_of_zeros_divides_nothing", fresh_labels),
     (
@@ -75,6 +76,19 @@ fn second_table() -> Result<(), Failed> {
         &true,
         &ran,
     )
+}
+
+fn capabilities() -> Result<(), Failed> {
+    for (platform, want) in [("cpu", "sfence"), ("mem-ctrl", "clwb+sfence")] {
+        let machine = format!("nvdimm-persistence={platform}");
+        let words = ["exec", "nfit --json", "--", "-machine", &machine];
+        let ran = tests::driver::holdfast(&words)?;
+        let objects = objects(&ran)?;
+        let region = objects.iter().find(|object| object["kind"] == "region");
+        let got = region.and_then(|region| region["persistence"].as_str());
+        wanted(&got, &Some(want), &ran)?;
+    }
+    Ok(())
 }
 
 /// Runs `pmem` on a machine whose NVDIMM of 256 MiB has these bytes at the start of its label area.

@@ -16,7 +16,7 @@ pub const NFIT: Command<Machine> = command(
     "nfit",
     "",
     "shows the firmware's tables of persistent memory as found, and what was refused and why",
-    "In JSON each object has a key `kind`: nfit, spa, device, control, hint, capabilities, rejected.",
+    "In JSON each object has a key `kind`: nfit, spa, device, control, hint, capabilities, region, rejected.",
     nfit,
 );
 
@@ -39,6 +39,7 @@ fn nfit(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         hints(number, table, out);
         capabilities(number, table, out);
     }
+    regions(machine.pmem, out);
     let mut table = Table::new(&["kind", "table", "offset", "why"], "");
     let rows = refused.len();
     refused
@@ -240,6 +241,33 @@ fn capabilities(number: usize, nfit: &Nfit, out: &Out) {
         table,
         1,
     );
+}
+
+/// What the tables come to: the regions, and what makes a store to each durable on this CPU.
+fn regions(pmem: &Pmem, out: &Out) {
+    let keys = &[
+        "kind",
+        "region",
+        "base",
+        "length",
+        "writable",
+        "stores_survive_in",
+        "persistence",
+    ];
+    let mut table = Table::new(keys, "");
+    for r in &pmem.discovery.regions {
+        let durable = r.domain.persistence(FlushOp::of_this_cpu());
+        table.row([
+            "region".into(),
+            r.id.into(),
+            Value::Hex(r.base),
+            Value::Bytes(r.length),
+            r.read_only.is_none().into(),
+            r.domain.to_string().into(),
+            persistence(durable).into(),
+        ]);
+    }
+    section(out, "regions", table, pmem.discovery.regions.len());
 }
 
 fn pmem(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
