@@ -9,7 +9,7 @@ use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::fake::{HeapTables, ModelTlb};
 use crate::page::{Counts, Owner};
-use crate::pgmap::{Pgmap, PgmapOps, scratch_range};
+use crate::pgmap::{Pgmap, PgmapOps, find_pgmap, scratch_range};
 
 /// The frame of the shared zero page, which lies in no pgmap.
 pub(crate) const ZERO_PAGE: u64 = 7;
@@ -25,10 +25,23 @@ pub(crate) struct Watch {
 
 impl PgmapOps for Watch {
     fn page_idle(&self, pfn: Pfn, size: PageSize) {
-        if self.tlb.reaches(pfn, size.pages()) {
+        if self.reached_while_idle(pfn, size) {
             lock(&self.early).push(pfn);
         }
         lock(&self.idle).push(pfn);
+    }
+}
+
+impl Watch {
+    /// Whether a TLB reaches a page that has no count. A translation that is stale stays for as long as this call lasts: the flush
+    /// that comes too late comes after it. Another thread's new fault may show one too, but then with a count, or gone at the next look.
+    fn reached_while_idle(&self, pfn: Pfn, size: PageSize) -> bool {
+        let idle = || {
+            find_pgmap(pfn)
+                .and_then(|p| p.folio(pfn).map(|f| f.counts().is_idle()))
+                .unwrap_or(true)
+        };
+        (0..8).all(|_| idle() && self.tlb.reaches(pfn, size.pages()) && idle())
     }
 }
 
