@@ -221,6 +221,8 @@ impl Tlb for ModelTlb {
         }
         unpoisoned(&self.cache).retain(|&(_, r, va), _| r != root || va < start || va >= end);
     }
+
+    fn quiesce(&self) {}
 }
 
 fn permits(mapped: &Mapped, access: Access) -> bool {

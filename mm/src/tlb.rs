@@ -4,22 +4,29 @@ use x86_64::VirtAddr;
 
 use crate::addr::Pfn;
 
-/// Drops cached translations on every CPU.
+/// Drops cached translations, and waits for lock-free walkers.
 ///
-/// The order of a zap rests on this trait: clear the entry, `flush`, and only then drop the reference to the page.
-/// So an implementation must keep two promises, and each of them is a promise about *every* CPU:
+/// The order of a zap rests on this trait: clear the entry, `flush`, and only then drop the reference to the page. What
+/// lock-free walkers may still look at (page tables, lists of mappings) is freed after `quiesce`.
 ///
-/// 1. When `flush` returns, no CPU can use a translation of the range that it read from the page table before the
-///    call:
-///    neither a leaf translation nor a paging-structure entry (INVLPG drops both).
-/// 2. When `flush` returns, every section that runs with interrupts off (`sync::irq_off`) and that was under way
-///    when
-///    the call began has ended. A shootdown by interrupt gives this for nothing: a CPU with interrupts off answers
-///    late. Lock-free walkers run in such sections, and page-table pages are freed after a flush because of it.
+/// "Runs on a root" means: the CPU has that root table loaded. A CPU that loads another root drops every translation of
+/// the one it leaves, or keeps them apart, so that they cannot be used before it loads that root again.
 pub trait Tlb: Send + Sync {
     /// Drops every translation of `[start, end)` made through the root table `root`, and returns when that is done.
     ///
-    /// Called with interrupts on and no spin lock held; sleeping locks may be held. Does not allocate and cannot
-    /// fail. Both addresses are page-aligned. An implementation may drop more than was asked for.
+    /// 1. When it returns, no CPU can use a translation of the range that was read from the page table before the call:
+    ///    neither a leaf translation nor a paging-structure entry (INVLPG drops both). A CPU that does not run on `root`
+    ///    now drops them before it does.
+    /// 2. When it returns, every section with interrupts off (`sync::irq_off`) that was under way when the call began,
+    ///    on a CPU that ran on `root`, has ended. A shootdown by interrupt gives this for nothing: a CPU with interrupts
+    ///    off answers late.
+    ///
+    /// Called with interrupts on and no spin lock held; sleeping locks may be held. Does not allocate and cannot fail. Both
+    /// addresses are page-aligned. An implementation may drop more than was asked for.
     fn flush(&self, root: Pfn, start: VirtAddr, end: VirtAddr);
+
+    /// Returns when every section with interrupts off that was under way when the call began, on any CPU, has ended.
+    ///
+    /// Called as `flush`, but seldom: it disturbs every CPU that is not idle.
+    fn quiesce(&self);
 }

@@ -458,9 +458,10 @@ impl Translations {
             return;
         }
         self.tlb.flush(self.table.root(), from, VirtAddr::new(end));
+        self.tlb.quiesce();
         for &table in tables {
             // SAFETY: detached under the lock, so no entry points to it; the flush has dropped every cached pointer
-            // to it and waited for the walkers that were under way.
+            // to it, and `quiesce` has waited for the walkers that were under way.
             unsafe { self.table.mem().free_table(table) };
         }
     }
