@@ -10,6 +10,7 @@ use mm::aspace::{
 };
 use mm::fake::{HeapTables, ModelTlb};
 use mm::gup::{PinnedPages, pin_user_pages};
+use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::pgmap::{Counts, Pgmap, scratch_range};
 use mm::sync::{Mutex, class};
@@ -134,6 +135,10 @@ impl VmObject for File {
 
     fn detach(&self, space: SpaceId, range: VaRange) {
         self.mapping.detach(space, range);
+    }
+
+    fn leases(&self) -> Option<&Leases> {
+        Some(self.mapping.leases())
     }
 }
 

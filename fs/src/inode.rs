@@ -16,6 +16,7 @@ use dax::mapping::{Block as DaxBlock, BlockMap, Mapping};
 use dax::pmem::Pmem;
 use mm::addr::Pfn;
 use mm::aspace::{Access, Attachment, FaultAt, FaultError, FaultSink, SpaceId, VaRange, VmObject};
+use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::sync::{Mutex, SpinLock, class};
 
@@ -241,6 +242,10 @@ impl<P: Pmem + 'static> VmObject for Inode<P> {
 
     fn detach(&self, space: SpaceId, range: VaRange) {
         self.mapping.detach(space, range);
+    }
+
+    fn leases(&self) -> Option<&Leases> {
+        Some(self.mapping.leases())
     }
 }
 

@@ -23,6 +23,9 @@
 //! to the file system, which then looks for the inode that owns the page: it must still be alive. The other way
 //! round, the last `Arc` could end an inode whose pages are still pinned, and eviction would have to wait for them.
 //!
+//! **Long-term pins.** A pin of a file's own storage that may last for ever needs a [`Lease`], which is entered in the object's
+//! registry before its first page is pinned ([`crate::lease`]).
+//!
 //! **Durability.** A pin for writing marks its pages dirty when it is taken. A holder that stores after the file
 //! was synced makes its own stores durable.
 
@@ -31,13 +34,15 @@ mod tests;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use thiserror::Error;
 
 use crate::addr::{PAGE_SIZE, PageSize, Pfn, PhysAddr, VirtAddr};
 use crate::aspace::{Access, AddressSpace, FaultError, Prot, VaRange, VmObject, Vma};
+use crate::lease::{Lease, LeaseState};
 use crate::mem::{OutOfMemory, check_headroom};
-use crate::pgmap::{Pgmap, PinError, find_pgmap};
+use crate::pgmap::{PAGE_WAITERS, Pgmap, PinError, find_pgmap};
 use crate::sync::atomic::{Ordering, fence};
 use crate::table::Leaf;
 
@@ -71,6 +76,15 @@ pub enum GupError {
     /// The folio can take no more pins.
     #[error("too many pins on the page at {at:#x}")]
     TooManyPins {
+        /// The page.
+        at: VirtAddr,
+    },
+    /// A long-term pin of a file's own storage without a lease.
+    #[error(
+        "the page at {at:#x} is storage of a file, which could never be taken back: a long-term pin of it needs a lease with a \
+         revoke callback; pin it for one transfer at a time, or give a lease"
+    )]
+    NeedsLease {
         /// The page.
         at: VirtAddr,
     },
@@ -119,6 +133,7 @@ impl Run {
 pub struct PinnedPages {
     runs: Vec<Run>,
     // Below the runs: `drop` has unpinned them before any field is dropped.
+    leased: Vec<Leased>,
     objects: Vec<Arc<dyn VmObject>>,
 }
 
@@ -126,6 +141,7 @@ impl PinnedPages {
     const fn empty() -> Self {
         Self {
             runs: Vec::new(),
+            leased: Vec::new(),
             objects: Vec::new(),
         }
     }
@@ -158,6 +174,35 @@ impl PinnedPages {
         Ok(())
     }
 
+    /// The leases of a long-term pin, one for each range of pages of each object, as they stand.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseState> {
+        self.leased.iter().filter_map(Leased::state)
+    }
+
+    /// Enters a lease for the pages of a file from `at` on, unless it has been. Before their first page is pinned.
+    fn enter(&mut self, term: &Term, at: VirtAddr, want: &Want<'_>) -> Result<(), GupError> {
+        let (Term::Long(lease), Some(registry)) = (term, want.object.leases()) else {
+            return Ok(());
+        };
+        let lease = lease.as_ref().ok_or(GupError::NeedsLease { at })?;
+        let pages = want.file_page..want.file_page + (want.end - at) / PAGE_SIZE;
+        if self.leased.last().is_some_and(|l| l.covers(want, &pages)) {
+            return Ok(());
+        }
+        self.leased.try_reserve(1).map_err(|_| OutOfMemory)?;
+        let (id, object) = (registry.grant(lease, pages.clone())?, want.object.clone());
+        self.leased.push(Leased { object, id, pages });
+        Ok(())
+    }
+
+    /// Wakes who waits for one of the pages: they are held by a lease now, which can be revoked.
+    fn tell_waiters(&self) {
+        for run in &self.runs {
+            let heads = run.first.get() / run.folio.pages()..run.end().div_ceil(run.folio.pages());
+            heads.for_each(|n| PAGE_WAITERS.wake_all(n * run.folio.pages()));
+        }
+    }
+
     /// The pgmap of a frame; mostly that of the last run.
     fn pgmap_of(&self, pfn: Pfn) -> Option<Arc<Pgmap>> {
         let last = self
@@ -175,6 +220,41 @@ impl PinnedPages {
             _ => self.runs.push(run),
         }
     }
+}
+
+/// A lease entered for pages of one object; taken off the list on drop.
+struct Leased {
+    object: Arc<dyn VmObject>,
+    id: u64,
+    pages: Range<u64>,
+}
+
+impl Leased {
+    fn covers(&self, want: &Want<'_>, pages: &Range<u64>) -> bool {
+        Arc::ptr_eq(&self.object, want.object)
+            && self.pages.start <= pages.start
+            && pages.end <= self.pages.end
+    }
+
+    fn state(&self) -> Option<LeaseState> {
+        self.object.leases()?.state(self.id)
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some(leases) = self.object.leases() {
+            leases.end(self.id);
+        }
+    }
+}
+
+/// For how long pages are pinned.
+enum Term {
+    /// For one transfer.
+    Short,
+    /// For as long as the holder likes, or until its lease is revoked.
+    Long(Option<Arc<dyn Lease>>),
 }
 
 impl Run {
@@ -211,13 +291,43 @@ pub fn pin_user_pages(
     pages: usize,
     write: bool,
 ) -> Result<PinnedPages, GupError> {
+    pin(space, start, pages, write, &Term::Short)
+}
+
+/// Pins pages as [`pin_user_pages`] does, for as long as the holder likes.
+///
+/// Where the pages are storage of a file, `lease` must say how to get them back ([`crate::lease`]): it is entered before the first of them
+/// is pinned, and leaves the list when the returned value is dropped.
+///
+/// # Errors
+///
+/// [`GupError::NeedsLease`] for such pages without a lease; else as [`GupError`] says. Nothing stays pinned then.
+pub fn pin_user_pages_longterm(
+    space: &AddressSpace,
+    start: VirtAddr,
+    pages: usize,
+    write: bool,
+    lease: Option<Arc<dyn Lease>>,
+) -> Result<PinnedPages, GupError> {
+    let pinned = pin(space, start, pages, write, &Term::Long(lease))?;
+    pinned.tell_waiters();
+    Ok(pinned)
+}
+
+fn pin(
+    space: &AddressSpace,
+    start: VirtAddr,
+    pages: usize,
+    write: bool,
+    term: &Term,
+) -> Result<PinnedPages, GupError> {
     check_headroom()?;
     let range = VaRange::new(start, pages as u64).ok_or(GupError::BadRange)?;
     let mut pinned = PinnedPages::empty();
     let mut at = range.start();
     while at < range.end() {
         let access;
-        (at, access) = pin_present(space, at, range.end(), write, &mut pinned)?;
+        (at, access) = pin_present(space, at, range.end(), write, term, &mut pinned)?;
         if let Some(access) = access {
             space
                 .handle_fault(at, access)
@@ -234,11 +344,13 @@ fn pin_present(
     mut at: VirtAddr,
     end: VirtAddr,
     write: bool,
+    term: &Term,
     pinned: &mut PinnedPages,
 ) -> Result<(VirtAddr, Option<Access>), GupError> {
     space.with_vma(at, |vma, translations| {
         let want = Want::new(vma, at, end, write)?;
         pinned.keep(want.object)?;
+        pinned.enter(term, at, &want)?;
         while at < want.end {
             pinned.runs.try_reserve(1).map_err(|_| OutOfMemory)?;
             match translations.with_leaf(at, |leaf| pin_leaf(leaf, at, &want, pinned))? {
@@ -254,6 +366,8 @@ fn pin_present(
 /// What is wanted of one mapping.
 struct Want<'a> {
     object: &'a Arc<dyn VmObject>,
+    /// The page of the object at the address where this begins.
+    file_page: u64,
     end: VirtAddr,
     write: bool,
     may_write: bool,
@@ -279,6 +393,7 @@ impl<'a> Want<'a> {
         }
         Ok(Self {
             object: &vma.object,
+            file_page: vma.file_page + (at - vma.range.start()) / PAGE_SIZE,
             end: end.min(vma.range.end()),
             write,
             may_write,

@@ -20,6 +20,8 @@ pub mod fake;
 pub mod frame;
 #[cfg(not(loom))]
 pub mod gup;
+#[cfg(not(loom))]
+pub mod lease;
 pub mod life;
 pub mod mem;
 pub mod page;

@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use mm::addr::Pfn;
 use mm::aspace::{Attachment, FaultError, SpaceId, VaRange};
+use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::pgmap::Pgmap;
 use mm::sync::{LockClass, Mutex, RwLock, class};
@@ -87,6 +88,7 @@ pub struct Mapping {
     pub(crate) invalidate: RwLock<()>,
     attached: Mutex<Vec<Attachment>>,
     pub(crate) breaking: Breaking,
+    leases: Leases,
 }
 
 impl Mapping {
@@ -102,6 +104,7 @@ impl Mapping {
             invalidate: RwLock::new(&class::INVALIDATE, ()),
             attached: Mutex::new(&I_MMAP, Vec::new()),
             breaking: Breaking::new(),
+            leases: Leases::new(),
         }
     }
 
@@ -113,6 +116,11 @@ impl Mapping {
     /// The pgmap that the pages belong to.
     pub fn pgmap(&self) -> &Arc<Pgmap> {
         &self.pgmap
+    }
+
+    /// The leases of those who hold pages of the file for long: `VmObject::leases`.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
     /// The frame that holes are read from.

@@ -3,6 +3,22 @@
 //! A fault locks its entry before it decides anything, also when there is none yet: then it inserts a locked placeholder
 //! ([`Entry::Empty`]), which disappears with the guard unless something was stored. So faults on the same page, or on a huge page and
 //! a small one inside it, go one after the other, while others do not meet at all.
+//!
+//! # Hand-over
+//!
+//! A waiter queues under (array, first index of the entry it found locked) and tries to take the lock from within its wait, so
+//! that it keeps its place in the queue when a newcomer was faster. There are two ways for a lock to end:
+//!
+//! - *Unlocked*, the entry stays: **one** waiter of that entry is woken, the one that has waited longest. It takes the lock, or
+//!   finds it taken by a newcomer, who will wake one in turn. Order and first index of an entry never change while it
+//!   exists, so a waiter of that key that finds the entry unlocked always takes it: the wake-up cannot end with one who
+//!   does not want the lock.
+//! - *Deleted* (erased, or a placeholder that nothing was stored in): **all** are woken. What they find there now may be nothing, or
+//!   entries of another order with other keys: each looks for itself.
+//!
+//! So at every moment at which an entry is unlocked and has waiters, one of them has been woken and not yet looked; nobody sleeps
+//! for ever. The orderings of queue and bit are those of `mm::sync::wait`: the bit changes under the array's lock, then the
+//! queue is looked at; a waiter is in the queue before it looks at the bit.
 
 use super::write::Inner;
 use super::{Found, InsertError, Mark, XArray};
@@ -32,7 +48,8 @@ pub enum LockError {
     },
 }
 
-/// An entry lock that is held. Dropping it unlocks, removes a placeholder that is still one, and wakes the waiters.
+/// An entry lock that is held. Dropping it unlocks and wakes one waiter; a placeholder that is still one is
+/// removed, and all its waiters are woken.
 #[must_use = "the entry is unlocked at once otherwise"]
 pub struct EntryGuard<'a> {
     array: &'a XArray,
@@ -58,10 +75,10 @@ impl XArray {
     pub fn lock_entry(&self, index: u64, order: u8) -> Result<EntryGuard<'_>, LockError> {
         let noted = note_held(&class::ENTRY);
         loop {
-            match self.attempt(index, order) {
+            match self.attempt_patiently(index, order) {
                 Attempt::Locked(found) => return Ok(self.guard(found, noted)),
                 Attempt::Conflict(found) => return Err(LockError::Conflict(found)),
-                Attempt::Busy { base } => self.wait_free(base),
+                Attempt::Busy { .. } => {}
                 Attempt::Nothing => {
                     if let Some(found) = self.placeholder(index, order)? {
                         return Ok(self.guard(found, noted));
@@ -75,12 +92,28 @@ impl XArray {
     pub fn lock_existing(&self, index: u64) -> Option<EntryGuard<'_>> {
         let noted = note_held(&class::ENTRY);
         loop {
-            match self.attempt(index, 0) {
+            match self.attempt_patiently(index, 0) {
                 Attempt::Locked(found) => return Some(self.guard(found, noted)),
-                Attempt::Busy { base } => self.wait_free(base),
+                Attempt::Busy { .. } => {}
                 Attempt::Conflict(_) | Attempt::Nothing => return None,
             }
         }
+    }
+
+    /// Attempts until the answer is another than "busy", or until the entry in the way begins elsewhere than before.
+    fn attempt_patiently(&self, index: u64, order: u8) -> Attempt {
+        let first = self.attempt(index, order);
+        let Attempt::Busy { base } = first else {
+            return first;
+        };
+        let mut last = first;
+        let answered = || {
+            last = self.attempt(index, order);
+            !matches!(last, Attempt::Busy { base: now } if now == base)
+        };
+        // An endless wait ends only with its condition; should it end otherwise, the caller tries again.
+        let _ = WAITERS.wait_until(self.key(base), answered, &Wait::forever());
+        last
     }
 
     fn attempt(&self, index: u64, order: u8) -> Attempt {
@@ -127,13 +160,6 @@ impl XArray {
         }
     }
 
-    /// Sleeps until the locked entry found at `base` is unlocked, or is another.
-    fn wait_free(&self, base: u64) {
-        let free = || self.load(base).is_none_or(|f| !f.locked || f.base != base);
-        // An endless wait ends only with its condition; should it end otherwise, the caller tries again.
-        let _ = WAITERS.wait_until(self.key(base), free, &Wait::forever());
-    }
-
     fn key(&self, base: u64) -> u64 {
         self.id.rotate_left(48) ^ base
     }
@@ -141,20 +167,25 @@ impl XArray {
     fn unlock(&self, base: u64, entry: Entry) {
         let mut inner = self.inner.lock();
         match entry {
-            Entry::Empty { .. } => self.remove(
-                &mut inner,
-                Found {
-                    base,
-                    entry,
-                    locked: true,
-                },
-            ),
+            Entry::Empty { .. } => {
+                let locked = true;
+                self.remove(
+                    &mut inner,
+                    Found {
+                        base,
+                        entry,
+                        locked,
+                    },
+                );
+                drop(inner);
+                WAITERS.wake_all(self.key(base));
+            }
             Entry::Zero { .. } | Entry::Pfn { .. } => {
-                self.replace(&inner, base, Packed::new(entry, false))
+                self.replace(&inner, base, Packed::new(entry, false));
+                drop(inner);
+                WAITERS.wake_one(self.key(base));
             }
         }
-        drop(inner);
-        WAITERS.wake_all(self.key(base));
     }
 }
 

@@ -9,6 +9,7 @@ use super::range::{Access, Prot, VaRange};
 use super::sink::FaultSink;
 use super::translations::Translations;
 use crate::addr::VirtAddr;
+use crate::lease::Leases;
 use crate::mem::OutOfMemory;
 
 /// The number of an address space, never used twice while the machine runs.
@@ -89,6 +90,12 @@ pub trait VmObject: Send + Sync {
     ///
     /// Called with the address space's lock held exclusively. Does not allocate.
     fn detach(&self, space: SpaceId, range: VaRange);
+
+    /// Where leases on its pages are entered: for an object whose pages are storage that somebody may want back. `None`: its
+    /// pages may be pinned for any time without one.
+    fn leases(&self) -> Option<&Leases> {
+        None
+    }
 }
 
 /// Where an object is mapped: one range of one address space, and the means to take its translations away.

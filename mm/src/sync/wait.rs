@@ -11,8 +11,9 @@
 //! the queue's lock; wakers touch nodes only under that lock. So no waker can meet a node that has gone.
 //!
 //! # wake_one
-//! It marks the first node that is not marked yet; a node keeps its place until its waiter leaves. A waiter that leaves
-//! while marked (it timed out, or its condition came true by itself) passes the wake on. Nothing here allocates.
+//! It marks the first node of its key that is not marked yet; a node keeps its place until its waiter leaves. A waiter that
+//! leaves while marked (it timed out, or its condition came true by itself) passes the wake on, to the same key. Nothing here
+//! allocates.
 
 #![expect(
     unsafe_code,
@@ -192,9 +193,10 @@ impl List {
         }
     }
 
-    /// Marks and wakes the first thread that is not marked.
-    fn wake_one(&self) {
-        if let Some(node) = self.iter().find(|n| n.woken.load(Relaxed) == ASLEEP) {
+    /// Marks and wakes the first thread that waits on `key` and is not marked.
+    fn wake_one(&self, key: u64) {
+        let asleep = |n: &&Node| n.key == key && n.woken.load(Relaxed) == ASLEEP;
+        if let Some(node) = self.iter().find(asleep) {
             node.woken.store(WOKEN_ALONE, Relaxed);
             runtime().unpark(node.thread);
         }
@@ -280,8 +282,12 @@ impl WaitQueue {
 
     /// Wakes the thread that has waited longest. Make its condition true first. Callable from interrupt context.
     pub fn wake_one(&self) {
+        self.wake_one_of(0);
+    }
+
+    fn wake_one_of(&self, key: u64) {
         if self.awaited() {
-            self.list.lock().wake_one();
+            self.list.lock().wake_one(key);
         }
     }
 
@@ -338,7 +344,7 @@ impl Drop for Enqueued<'_> {
             .len
             .store(self.queue.len.load(Relaxed) - 1, Relaxed);
         if self.node.woken.load(Relaxed) == WOKEN_ALONE {
-            list.wake_one();
+            list.wake_one(self.node.key);
         }
     }
 }
@@ -380,6 +386,11 @@ impl WaitTable {
     /// Wakes every thread that waits on `key`. Make the condition true first. Callable from interrupt context.
     pub fn wake_all(&self, key: u64) {
         self.bucket(key).wake_matching(|node| node.key == key);
+    }
+
+    /// Wakes the thread that has waited longest on `key`. Make the condition true first. Callable from interrupt context.
+    pub fn wake_one(&self, key: u64) {
+        self.bucket(key).wake_one_of(key);
     }
 
     /// Two keys that share a queue.
