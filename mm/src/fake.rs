@@ -223,6 +223,10 @@ impl Tlb for ModelTlb {
     }
 
     fn quiesce(&self) {}
+
+    fn runs_on(&self, _root: Pfn) -> bool {
+        true
+    }
 }
 
 fn permits(mapped: &Mapped, access: Access) -> bool {

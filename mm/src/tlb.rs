@@ -29,4 +29,13 @@ pub trait Tlb: Send + Sync {
     ///
     /// Called as `flush`, but seldom: it disturbs every CPU that is not idle.
     fn quiesce(&self);
+
+    /// Whether the calling CPU counts as one that runs on `root`, for the second promise of [`Tlb::flush`], until
+    /// interrupts come back on. Called with interrupts off; costs a register or a word of memory.
+    ///
+    /// Walkers that use what only `flush` guards (the list of mappings, the metadata of a page that an entry holds)
+    /// ask first, and take the locks when the answer is no. An implementation that cannot tell says no.
+    fn runs_on(&self, _root: Pfn) -> bool {
+        false
+    }
 }

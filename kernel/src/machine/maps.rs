@@ -8,7 +8,7 @@ use core::ops::Range;
 use fs::Kind;
 use mm::addr::{PAGE_SIZE, PageSize, VirtAddr};
 use mm::aspace::{MapError, Prot, UnmapError, VaRange};
-use mm::gup::{GupError, PinnedPages, pin_user_pages};
+use mm::gup::{GupError, PinnedPages, pin_user_pages_fast};
 use mm::mem::OutOfMemory;
 use mm::sync::atomic::Ordering;
 use thiserror::Error;
@@ -107,7 +107,7 @@ impl Window {
     /// # Errors
     /// See [`GupError`].
     pub fn pin(&self, write: bool) -> Result<PinnedPages, GupError> {
-        pin_user_pages(
+        pin_user_pages_fast(
             fault::space(),
             self.range.start(),
             self.range.pages() as usize,

@@ -285,4 +285,8 @@ impl Tlb for MachineTlb {
 
     // One CPU: who calls this has interrupts on, so no section with interrupts off is under way.
     fn quiesce(&self) {}
+
+    fn runs_on(&self, root: Pfn) -> bool {
+        Cr3::read().0.start_address() == root.phys()
+    }
 }

@@ -1,8 +1,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::*;
+use crate::addr::{PAGE_SIZE, PageSize, Pfn};
 use crate::aspace::testing::*;
+use crate::aspace::{Access, Prot};
 use crate::pgmap::PgmapOps;
 
 const RW: Prot = Prot::WRITE;

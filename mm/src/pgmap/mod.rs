@@ -332,6 +332,32 @@ impl<L: LifePolicy> Pgmap<L> {
         }
     }
 
+    /// Drops one pin of each of `pages` frames from `first` on; the caller holds them. One atomic operation for each folio.
+    pub(crate) fn unpin_pages(&self, first: Pfn, pages: u64) {
+        let (mut at, end) = (first.get(), first.get() + pages);
+        while at < end {
+            let Some(folio) = Pfn::new(at).and_then(|pfn| self.folio(pfn)) else {
+                debug_assert!(false, "a pinned page keeps its metadata");
+                return;
+            };
+            let next = (folio.pfn.get() + folio.size.pages()).min(end);
+            self.unpin(&folio, (next - at) as u32);
+            at = next;
+        }
+    }
+
+    /// Wakes who waits for one of the `pages` frames from `first` on.
+    pub(crate) fn wake_waiters(&self, first: Pfn, pages: u64) {
+        let (mut at, end) = (first.get(), first.get() + pages);
+        while at < end {
+            let Some(folio) = Pfn::new(at).and_then(|pfn| self.folio(pfn)) else {
+                return;
+            };
+            PAGE_WAITERS.wake_all(folio.pfn.get());
+            at = folio.pfn.get() + folio.size.pages();
+        }
+    }
+
     /// The count reached 0. The user hears of it before the device can go.
     fn came_to_rest(&self, folio: &Folio<'_>) {
         self.ops.page_idle(folio.pfn, folio.size);
