@@ -13,6 +13,8 @@ pub mod shell;
 #[cfg(target_os = "none")]
 pub mod acpi;
 #[cfg(target_os = "none")]
+pub mod bench;
+#[cfg(target_os = "none")]
 pub mod boot;
 #[cfg(target_os = "none")]
 pub mod console;

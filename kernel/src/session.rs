@@ -20,7 +20,7 @@ pub fn main() -> ExitCode {
         Mode::Tour => show_tour(&machine, &sink, line.then_shell),
         Mode::Shell => interact(&machine, &sink),
         Mode::Exec => exec(&machine, &sink),
-        Mode::Bench => refuse_bench(&sink),
+        Mode::Bench => run(&machine, "bench", &sink),
     };
     let left_well = leave(&machine);
     if ok && left_well {
@@ -77,11 +77,6 @@ fn exec(machine: &Arc<Machine>, sink: &Arc<dyn LineSink>) -> bool {
     };
     sink.line(&alloc::format!("{END} {}", u8::from(!ok)));
     ok
-}
-
-fn refuse_bench(sink: &Arc<dyn LineSink>) -> bool {
-    sink.line("error: bench: this kernel has no benchmarks (use exec or the tour)");
-    false
 }
 
 /// Whole lines to the console.

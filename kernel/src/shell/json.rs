@@ -19,6 +19,10 @@ fn write_value(json: &mut String, value: &Value) {
         Value::Count(n) | Value::Bytes(n) | Value::Hex(n) | Value::Micros(n) => {
             write_number(json, *n)
         }
+        Value::Thousandths(n) => {
+            // Writing to a String cannot fail.
+            let _ = write!(json, "{}.{:03}", n / 1000, n % 1000);
+        }
         Value::Text(s) => write_string(json, s),
         Value::List(list) => write_list(json, list),
         Value::Object(fields) => write_object(json, fields),

@@ -33,6 +33,8 @@ pub enum Value {
     Hex(u64),
     /// A time in microseconds; human units in text.
     Micros(u64),
+    /// A number with a fraction, in thousandths; one digit after the point in text.
+    Thousandths(u64),
     /// A word or sentence.
     Text(Cow<'static, str>),
     /// Several values.
@@ -96,6 +98,7 @@ impl fmt::Display for Value {
             Value::Bytes(n) => f.write_str(&human_size(*n)),
             Value::Hex(n) => write!(f, "{n:#x}"),
             Value::Micros(n) => f.write_str(&human_time(*n)),
+            Value::Thousandths(n) => write!(f, "{}.{}", (n + 50) / 1000, (n + 50) % 1000 / 100),
             Value::Text(s) => f.write_str(s),
             Value::List(list) => joined(f, list.iter(), |f, v| write!(f, "{v}")),
             Value::Object(fields) => {

@@ -38,7 +38,17 @@ pub fn init() {
 
 /// Nanoseconds since [`init`]; 0 before. Monotonic.
 pub fn now_ns() -> u64 {
-    let ticks = tsc().saturating_sub(TSC_START.load(Ordering::Relaxed));
+    ns_of(tsc().saturating_sub(TSC_START.load(Ordering::Relaxed)))
+}
+
+/// The counter itself, for measurements.
+#[inline(always)]
+pub fn ticks() -> u64 {
+    tsc()
+}
+
+/// The nanoseconds in `ticks` of the counter.
+pub fn ns_of(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(TSC_SCALE.load(Ordering::Relaxed))) >> 32) as u64
 }
 

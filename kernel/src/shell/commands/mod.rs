@@ -1,5 +1,6 @@
 //! The shell's commands over the real machine.
 
+mod bench;
 mod cut;
 mod dma;
 mod failures;
@@ -89,6 +90,7 @@ const COMMANDS: &[Command<Machine>] = &[
     system::LOCKS,
     system::UPTIME,
     system::MEM,
+    bench::BENCH,
     system::TOUR,
     system::POWEROFF,
     system::PANIC,

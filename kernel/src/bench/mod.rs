@@ -1,0 +1,190 @@
+//! Benchmarks: what one operation costs, in instructions where the machine counts them, else in time.
+//!
+//! Each benchmark is a function in [`BENCHES`] that makes its own ground, measures with [`Bed::measure`] or the counter itself, and
+//! cleans up. It runs once to warm up (metadata populated, tables and heap grown) and then [`RUNS`] times; the best is shown, the worst is
+//! in the JSON. What the clock's two readings cost is measured once and taken off.
+//!
+//! How QEMU counts instructions, and what the figures were: `docs/figures.md`.
+
+mod bed;
+mod clock;
+mod cuts;
+mod error;
+mod faults;
+mod files;
+mod heap;
+mod life;
+mod maps;
+mod pins;
+mod sample;
+mod threads;
+
+use alloc::string::String;
+use alloc::sync::Arc;
+
+use self::bed::{Bed, Grain};
+use self::clock::Clock;
+pub use self::error::{BenchError, NoSuchBench};
+use self::faults::Touch;
+use self::sample::{Figure, Sample};
+use crate::machine::Fs;
+use crate::shell::{CommandError, On, Out};
+
+/// Measured runs of each benchmark, after one that warms up.
+const RUNS: usize = 3;
+
+/// One benchmark.
+pub struct Bench {
+    /// Its name, from the general to the particular.
+    pub name: &'static str,
+    /// What one operation is.
+    pub unit: &'static str,
+    run: fn(&Bed) -> Result<Sample, BenchError>,
+}
+
+const fn bench(
+    name: &'static str,
+    unit: &'static str,
+    run: fn(&Bed) -> Result<Sample, BenchError>,
+) -> Bench {
+    Bench { name, unit, run }
+}
+
+use Grain::{Large, Small};
+
+/// All of them, in the order in which they run.
+pub const BENCHES: &[Bench] = &[
+    bench("touch.mapped", "touch", faults::touch_mapped),
+    bench("fault.read.4k.first", "fault", |b| {
+        faults::first(b, Small, Touch::Load)
+    }),
+    bench("fault.read.4k.again", "fault", |b| {
+        faults::again(b, Small, Touch::Load)
+    }),
+    bench("fault.write.4k.first", "fault", |b| {
+        faults::first(b, Small, Touch::Store)
+    }),
+    bench("fault.write.4k.again", "fault", |b| {
+        faults::again(b, Small, Touch::Store)
+    }),
+    bench("fault.upgrade.4k", "fault", |b| faults::upgrade(b, Small)),
+    bench("fault.read.2m.first", "fault", |b| {
+        faults::first(b, Large, Touch::Load)
+    }),
+    bench("fault.write.2m.first", "fault", |b| {
+        faults::first(b, Large, Touch::Store)
+    }),
+    bench("fault.write.2m.again", "fault", |b| {
+        faults::again(b, Large, Touch::Store)
+    }),
+    bench("gup.slow.4k.x1", "page", |b| pins::slow(b, Small, 1)),
+    bench("gup.slow.4k.x16", "page", |b| pins::slow(b, Small, 16)),
+    bench("gup.slow.4k.x64", "page", |b| pins::slow(b, Small, 64)),
+    bench("gup.slow.4k.x512", "page", |b| pins::slow(b, Small, 512)),
+    bench("gup.slow.2m.x512", "folio", |b| pins::slow(b, Large, 512)),
+    bench("unpin.4k.x1", "page", |b| pins::unpin(b, Small, 1)),
+    bench("unpin.4k.x16", "page", |b| pins::unpin(b, Small, 16)),
+    bench("unpin.4k.x64", "page", |b| pins::unpin(b, Small, 64)),
+    bench("unpin.4k.x512", "page", |b| pins::unpin(b, Small, 512)),
+    bench("unpin.2m.x512", "folio", |b| pins::unpin(b, Large, 512)),
+    bench("zap.4k", "page", |b| cuts::zap(b, Small)),
+    bench("zap.2m", "folio", |b| cuts::zap(b, Large)),
+    bench("munmap.4k", "page", |b| cuts::munmap(b, Small)),
+    bench("munmap.2m", "folio", |b| cuts::munmap(b, Large)),
+    bench("break.never_mapped", "page", |b| {
+        cuts::break_layouts(b, cuts::never_mapped)
+    }),
+    bench("break.was_mapped.4k", "page", |b| {
+        cuts::break_layouts(b, cuts::was_mapped)
+    }),
+    bench("break.mapped.4k", "page", |b| {
+        cuts::break_layouts(b, cuts::mapped_small)
+    }),
+    bench("break.mapped.2m", "page", |b| {
+        cuts::break_layouts(b, cuts::mapped_large)
+    }),
+    bench("truncate.never_mapped", "page", |b| {
+        cuts::truncate(b, cuts::never_mapped)
+    }),
+    bench("truncate.was_mapped.4k", "page", |b| {
+        cuts::truncate(b, cuts::was_mapped)
+    }),
+    bench("truncate.mapped.4k", "page", |b| {
+        cuts::truncate(b, cuts::mapped_small)
+    }),
+    bench("truncate.mapped.2m", "page", |b| {
+        cuts::truncate(b, cuts::mapped_large)
+    }),
+    bench("life.sweep.get", "get", life::get::<mm::pgmap::Sweep>),
+    bench("life.counted.get", "get", life::get::<mm::pgmap::Counted>),
+    bench("life.sweep.put", "put", life::put::<mm::pgmap::Sweep>),
+    bench("life.counted.put", "put", life::put::<mm::pgmap::Counted>),
+    bench(
+        "life.sweep.remove",
+        "page",
+        life::remove::<mm::pgmap::Sweep>,
+    ),
+    bench(
+        "life.counted.remove",
+        "page",
+        life::remove::<mm::pgmap::Counted>,
+    ),
+    bench("pgmap.new.1g", "pgmap", |b| life::bring_up(b, 1)),
+    bench("pgmap.new.512g", "pgmap", |b| life::bring_up(b, 512)),
+    bench("mmap.with.0", "mmap", |b| maps::mmap(b, 0)),
+    bench("mmap.with.1000", "mmap", |b| maps::mmap(b, 1_000)),
+    bench("mmap.with.10000", "mmap", |b| maps::mmap(b, 10_000)),
+    bench("munmap.with.0", "munmap", |b| maps::munmap(b, 0)),
+    bench("munmap.with.1000", "munmap", |b| maps::munmap(b, 1_000)),
+    bench("munmap.with.10000", "munmap", |b| maps::munmap(b, 10_000)),
+    bench("heap.with.0", "pair", |b| heap::pairs(b, 0)),
+    bench("heap.with.10000", "pair", |b| heap::pairs(b, 10_000)),
+    bench("heap.with.10000.holes", "pair", |b| {
+        heap::pairs_among_holes(b, 10_000)
+    }),
+    bench("switch.yield", "switch", threads::yields),
+    bench("switch.park_unpark", "switch", threads::park_unpark),
+    bench("file.read.4k", "read", |b| files::read(b, 4 << 10)),
+    bench("file.read.1m", "read", |b| files::read(b, 1 << 20)),
+    bench("file.overwrite.4k", "write", |b| {
+        files::overwrite(b, 4 << 10)
+    }),
+    bench("file.overwrite.1m", "write", |b| {
+        files::overwrite(b, 1 << 20)
+    }),
+    bench("file.append.4k", "write", |b| files::append(b, 4 << 10)),
+    bench("file.append.1m", "write", |b| files::append(b, 1 << 20)),
+    bench("file.create_unlink", "file", files::create_unlink),
+];
+
+/// Runs the benchmarks whose names contain `filter`, and reports each as soon as it is done.
+///
+/// # Errors
+/// No name contains it; or a benchmark failed, after which none runs.
+pub fn run(fs: Arc<Fs>, filter: &str, out: &Out) -> Result<(), CommandError> {
+    let bed = Bed {
+        fs,
+        clock: Clock::new(),
+    };
+    let mut wanted = BENCHES
+        .iter()
+        .filter(|b| b.name.contains(filter))
+        .peekable();
+    wanted.peek().ok_or(NoSuchBench).on(|| filter)?;
+    out.heading(&sample::head());
+    wanted.try_for_each(|bench| report(bench, &bed, out))
+}
+
+fn report(bench: &Bench, bed: &Bed, out: &Out) -> Result<(), CommandError> {
+    let figure = figure(bench, bed).on(|| String::from(bench.name))?;
+    let fields = figure.fields(bench.name, bench.unit, bed.clock.unit);
+    let row = sample::row(&fields);
+    out.say(fields, format_args!("{row}"));
+    Ok(())
+}
+
+fn figure(bench: &Bench, bed: &Bed) -> Result<Figure, BenchError> {
+    (bench.run)(bed)?;
+    let first = Figure::of((bench.run)(bed)?);
+    (1..RUNS).try_fold(first, |figure, _| Ok(figure.with((bench.run)(bed)?)))
+}

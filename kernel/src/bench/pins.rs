@@ -1,0 +1,53 @@
+//! Pinning what is mapped, in batches, and letting it go.
+
+use super::bed::{Bed, Grain, PAGES, View};
+use super::error::BenchError;
+use super::sample::{Counters, Sample};
+use crate::time::ticks;
+
+/// Ticks of all the pins, and of all the drops.
+struct Cost {
+    pin: u64,
+    drop: u64,
+    batches: u64,
+}
+
+/// Pins all of a mapping, `batch` pages at a time.
+pub fn slow(bed: &Bed, grain: Grain, batch: u64) -> Result<Sample, BenchError> {
+    sample(bed, grain, batch, |cost| cost.pin)
+}
+
+/// Drops the pins of such batches.
+pub fn unpin(bed: &Bed, grain: Grain, batch: u64) -> Result<Sample, BenchError> {
+    sample(bed, grain, batch, |cost| cost.drop)
+}
+
+fn sample(bed: &Bed, grain: Grain, batch: u64, of: fn(&Cost) -> u64) -> Result<Sample, BenchError> {
+    let file = bed.file(PAGES + 1)?;
+    let view = View::new(file.inode(), PAGES, grain)?;
+    view.populate()?;
+    let before = Counters::now();
+    let cost = pin_all(&view, batch)?;
+    Ok(Sample {
+        ops: PAGES / grain.pages(),
+        ticks: of(&cost).saturating_sub(cost.batches * bed.clock.overhead),
+        counters: Counters::now().since(&before),
+    })
+}
+
+fn pin_all(view: &View, batch: u64) -> Result<Cost, BenchError> {
+    let mut cost = Cost {
+        pin: 0,
+        drop: 0,
+        batches: PAGES / batch,
+    };
+    for first in (0..PAGES).step_by(batch as usize) {
+        let start = ticks();
+        let pinned = view.pin(first, batch as usize)?;
+        let middle = ticks();
+        drop(pinned);
+        cost.drop += ticks() - middle;
+        cost.pin += middle - start;
+    }
+    Ok(cost)
+}
