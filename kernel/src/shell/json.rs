@@ -87,6 +87,7 @@ mod tests {
             Value::None => serde_json::Value::Null,
             Value::Bool(b) => (*b).into(),
             Value::Count(n) | Value::Bytes(n) | Value::Hex(n) | Value::Micros(n) => (*n).into(),
+            Value::Thousandths(n) => (*n as f64 / 1000.0).into(),
             Value::Text(s) => s.as_ref().into(),
             Value::List(l) => l.iter().map(expected).collect::<Vec<_>>().into(),
             Value::Object(f) => f
@@ -102,6 +103,7 @@ mod tests {
             Just(Value::None),
             any::<bool>().prop_map(Value::Bool),
             any::<u64>().prop_map(Value::Count),
+            any::<u32>().prop_map(|n| Value::Thousandths(n.into())),
             ".*".prop_map(Value::from),
             "[\"\\\\\\x00-\\x1f\\x7f-\\u{9f}]*".prop_map(Value::from),
         ];

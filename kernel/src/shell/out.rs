@@ -371,6 +371,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn fractions_show_one_digit_rounded_and_keep_three() {
+        let text = |n| Value::Thousandths(n).to_string();
+        assert_eq!(
+            [text(19_949), text(19_950), text(49)],
+            ["19.9", "20.0", "0.0"]
+        );
+        let row = |o: &Out| o.record(vec![("per_op", Value::Thousandths(19_007))]);
+        assert_eq!(printed(true, None, row), [r#"{"per_op":19.007}"#]);
+    }
+
+    #[test]
     fn what_a_terminal_acts_on_is_shown_and_not_done() {
         let table = |o: &Out| {
             let mut t = Table::new(&["name"], "");
