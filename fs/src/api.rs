@@ -11,6 +11,7 @@ use crate::cut::TruncateReport;
 use crate::error::{CreateError, ReadError, TruncateError, WriteError};
 use crate::file::Fill;
 use crate::fs::Fs;
+use crate::gate::Gone;
 use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Extent};
 
@@ -36,6 +37,7 @@ impl<P: Pmem> Fs<P> {
     /// Over written storage 1 fence; new storage: 2 for each piece of at most 2 MiB. After a crash, each aligned 8 bytes in place
     /// are old or new; a piece of new storage is there whole or not at all. On an error what was written before it stays.
     pub fn write(&self, inode: &Inode<P>, off: u64, data: &[u8]) -> Result<(), WriteError> {
+        let _inside = self.shared.gate.enter()?;
         check_headroom()?;
         self.reap_orphans();
         inode.write(off, data)
@@ -52,6 +54,7 @@ impl<P: Pmem> Fs<P> {
         how: How<'_>,
         report: &mut BreakReport<'_>,
     ) -> Result<TruncateReport, TruncateError> {
+        let _inside = self.shared.gate.enter()?;
         inode.truncate(size, how, report)
     }
 
@@ -64,6 +67,7 @@ impl<P: Pmem> Fs<P> {
         how: How<'_>,
         report: &mut BreakReport<'_>,
     ) -> Result<TruncateReport, TruncateError> {
+        let _inside = self.shared.gate.enter()?;
         inode.punch(off, len, how, report)
     }
 
@@ -78,6 +82,7 @@ impl<P: Pmem> Fs<P> {
         len: u64,
         fill: Fill,
     ) -> Result<(), WriteError> {
+        let _inside = self.shared.gate.enter()?;
         check_headroom()?;
         self.reap_orphans();
         inode.allocate_range(off, len, fill)
@@ -128,9 +133,10 @@ impl<P: Pmem> Inode<P> {
     }
 
     /// msync: makes stores through mappings to `off..off + len` durable; returns how many pages were flushed.
-    pub fn msync(&self, off: u64, len: u64) -> u64 {
+    pub fn msync(&self, off: u64, len: u64) -> Result<u64, Gone> {
+        let _inside = self.shared.gate.enter()?;
         let end = off.saturating_add(len).div_ceil(BLOCK_SIZE);
-        self.clean(off / BLOCK_SIZE..end)
+        Ok(self.clean(off / BLOCK_SIZE..end))
     }
 
     /// Whether nothing about it is only in memory: no pages in the index, no lazy time.

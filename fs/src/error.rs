@@ -7,12 +7,16 @@ use thiserror::Error;
 
 use crate::commit::{RecordFull, RecoverError};
 use crate::dir::NameError;
+use crate::gate::Gone;
 use crate::layout::{Block, Ino, SuperblockFault};
 use crate::media_inode::{Corrupt, LoadError, StateFault};
 
 /// Nothing could be changed: what every changing operation has in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ChangeError {
+    /// The device is gone, or going.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// The file system is mounted read-only.
     #[error("the file system is read-only")]
     ReadOnly,
@@ -51,6 +55,9 @@ impl From<LoadError> for ChangeError {
 /// Why a path or number leads nowhere (open, stat, readdir).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LookupError {
+    /// The device is gone, or going.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// No such name.
     #[error("not found")]
     NotFound,
@@ -149,6 +156,11 @@ pub enum RenameError {
 /// Derives the conversions of what lies below [`ChangeError`] and [`LookupError`].
 macro_rules! through {
     ($($error:ty),*) => {$(
+        impl From<Gone> for $error {
+            fn from(gone: Gone) -> Self {
+                Self::Change(gone.into())
+            }
+        }
         impl From<Corrupt> for $error {
             fn from(error: Corrupt) -> Self {
                 Self::Change(error.into())
@@ -182,6 +194,9 @@ through!(CreateError, RemoveError, RenameError);
 /// Why nothing was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {
+    /// The device is gone, or going.
+    #[error(transparent)]
+    Gone(#[from] Gone),
     /// Directories are read by `readdir`.
     #[error("it is a directory")]
     IsDir,
@@ -211,6 +226,12 @@ pub enum WriteError {
     Change(#[from] ChangeError),
 }
 
+impl From<Gone> for WriteError {
+    fn from(gone: Gone) -> Self {
+        Self::Change(gone.into())
+    }
+}
+
 impl From<OutOfMemory> for WriteError {
     fn from(error: OutOfMemory) -> Self {
         Self::Change(error.into())
@@ -232,6 +253,12 @@ pub enum TruncateError {
     /// The change could not be made.
     #[error(transparent)]
     Change(#[from] ChangeError),
+}
+
+impl From<Gone> for TruncateError {
+    fn from(gone: Gone) -> Self {
+        Self::Change(gone.into())
+    }
 }
 
 impl From<OutOfMemory> for TruncateError {

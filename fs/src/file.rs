@@ -48,6 +48,7 @@ impl<P: Pmem> Inode<P> {
         if self.kind() == Kind::Dir {
             return Err(ReadError::IsDir);
         }
+        let _inside = self.shared.gate.enter()?;
         let _content = self.content.lock();
         let there = self.size_now().saturating_sub(off).min(buf.len() as u64);
         let mut done = 0;
@@ -405,6 +406,7 @@ const fn fault_error(error: ChangeError) -> FaultError {
         ChangeError::NoSpace { .. } | ChangeError::TooFragmented(_) => FaultError::NoSpace,
         ChangeError::OutOfMemory(_) => FaultError::OutOfMemory,
         ChangeError::ReadOnly => FaultError::Permission,
+        ChangeError::Gone(_) => FaultError::Dying,
         ChangeError::NoInodes | ChangeError::Corrupt(_) | ChangeError::RecordFull(_) => {
             FaultError::Io
         }

@@ -30,10 +30,12 @@ use crate::commit::{Media, Recovered, Run, Unlinked, recover};
 use crate::cut::PAGES_END;
 use crate::dir::Dir;
 use crate::error::{ChangeError, LookupError, MountError, UnmountError};
+use crate::gate::Gate;
 use crate::inode::Inode;
 use crate::inodes::InodeMap;
 use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFault};
 use crate::media_inode::Ground;
+use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
 use crate::space::{Allocator, Free, Quarantine, SpaceStats};
 use crate::superblock;
@@ -136,6 +138,8 @@ impl<P: Pmem> Fs<P> {
             uuid: *state.ring.uuid(),
             backing,
             clock: SpinLock::new(uptime_ns),
+            gate: Gate::new(),
+            removal: Progress::default(),
             state: Mutex::new(&class::COMMIT, state),
         };
         Arc::new(Self {
@@ -202,6 +206,7 @@ impl<P: Pmem> Fs<P> {
 
     /// The inode of that number, if it is in use.
     pub fn inode(&self, ino: Ino) -> Result<Arc<Inode<P>>, LookupError> {
+        let _inside = self.shared.gate.enter()?;
         if let Some(inode) = self.table.lock().get(&ino) {
             return Ok(inode.clone());
         }
@@ -252,6 +257,9 @@ impl<P: Pmem> Fs<P> {
 
     /// Ends the orphans that nobody uses any more; returns how many. Never waits. Takes inode and commit locks.
     pub fn reap_orphans(&self) -> usize {
+        let Ok(_inside) = self.shared.gate.enter() else {
+            return 0;
+        };
         let mut reaped = 0;
         let mut looked = 0;
         while let Some((inode, unlinked)) = self.next_orphan(&mut looked) {
@@ -272,6 +280,9 @@ impl<P: Pmem> Fs<P> {
     /// allocates would. Never waits; what it has no memory for stays as it is. Takes inode and commit locks.
     pub fn settle(&self) {
         self.reap_orphans();
+        let Ok(_inside) = self.shared.gate.enter() else {
+            return;
+        };
         // Best effort: the next allocation tries again.
         let _ = self.shared.release_all(&mut self.lock());
     }
@@ -314,8 +325,23 @@ impl<P: Pmem> Fs<P> {
         Ok(all)
     }
 
+    /// Calls `each` with every inode in use, without the table's lock. Those that come meanwhile may be left out. Allocates nothing.
+    pub(crate) fn each_loaded(&self, each: impl Fn(&Inode<P>)) {
+        let mut from = 0;
+        while let Some(inode) = self.loaded_from(from) {
+            each(&inode);
+            from = inode.ino() + 1;
+        }
+    }
+
+    fn loaded_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
+        let table = self.table.lock();
+        table.range(from..).next().map(|(_, inode)| inode.clone())
+    }
+
     /// Makes all stores through mappings durable and writes lazy times. Ends orphans.
     pub fn sync(&self) -> Result<(), ChangeError> {
+        let _inside = self.shared.gate.enter()?;
         self.reap_orphans();
         for inode in self.loaded()? {
             self.fsync(&inode)?;
@@ -326,6 +352,7 @@ impl<P: Pmem> Fs<P> {
 
     /// Makes all stores to one file durable, through mappings too, and writes its lazy time. What write(2) wrote is durable already.
     pub fn fsync(&self, inode: &Inode<P>) -> Result<(), ChangeError> {
+        let _inside = self.shared.gate.enter()?;
         inode.clean(0..PAGES_END);
         if !self.shared.read_only && inode.stat().nlink > 0 {
             inode.settle_times(&mut self.lock())?;
@@ -360,6 +387,11 @@ impl<P: Pmem> Fs<P> {
     /// Ends orphans, makes everything durable and leaves nothing to replay. Gives the file system back, still mounted, when it is in
     /// use.
     pub fn unmount(self: Arc<Self>) -> Result<(), (Arc<Self>, UnmountError)> {
+        let shared = self.shared.clone();
+        let _inside = match shared.gate.enter() {
+            Ok(inside) => inside,
+            Err(gone) => return Err((self, UnmountError::Change(gone.into()))),
+        };
         if let Err(error) = self.sync() {
             return Err((self, error.into()));
         }

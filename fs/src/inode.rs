@@ -233,6 +233,7 @@ impl<P: Pmem + 'static> VmObject for Inode<P> {
         if self.kind != Kind::File || at.access == Access::Write && !self.takes_stores() {
             return Err(FaultError::Permission);
         }
+        let _inside = self.shared.gate.enter().map_err(|_| FaultError::Dying)?;
         self.mapping.fault(self, at, sink)
     }
 

@@ -14,6 +14,7 @@ use crate::dir::{DirEntry, Found, Name};
 use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
 use crate::extents::ExtentMap;
 use crate::fs::Fs;
+use crate::gate::Inside;
 use crate::inode::{Inode, Stat};
 use crate::layout::{
     BLOCK_SIZE, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, ROOT, name_hash,
@@ -79,6 +80,7 @@ impl<P: Pmem> Fs<P> {
         if dir.kind() != Kind::Dir {
             return Err(LookupError::NotDir);
         }
+        let _inside = self.shared.gate.enter()?;
         let state = self.lock();
         let found = self.find(&state, dir, name)?.ok_or(LookupError::NotFound)?;
         self.get(&state, found.ino)
@@ -103,31 +105,33 @@ impl<P: Pmem> Fs<P> {
 
     /// The first entry of `dir` at or after `cookie` (0: the first of all); `None` at the end. `.` and `..` are not given.
     pub fn readdir(&self, dir: &Inode<P>, cookie: u64) -> Result<Option<DirEntry>, LookupError> {
+        let _inside = self.shared.gate.enter()?;
         self.load_index(&self.lock(), dir)?;
         let slot = u32::try_from(cookie).unwrap_or(u32::MAX);
         let next = dir.with_index(|on_media, index| index.next(on_media, slot));
         Ok(next.transpose()?.flatten())
     }
 
-    /// Begins an operation that changes something: memory, orphans, the region.
-    pub(crate) fn begin(&self) -> Result<(), ChangeError> {
+    /// Begins an operation that changes something: the device, memory, orphans, the region. It lasts as long as the answer lives.
+    pub(crate) fn begin(&self) -> Result<Inside<'_>, ChangeError> {
+        let inside = self.shared.gate.enter()?;
         check_headroom()?;
         self.shared.writable()?;
         self.reap_orphans();
         self.shrink();
-        Ok(())
+        Ok(inside)
     }
 
     /// Makes an empty file. `mode`: permission bits.
     pub fn create(&self, path: &str, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let place = self.place(path)?;
         self.make(&place, Kind::File, mode)
     }
 
     /// Makes an empty directory.
     pub fn mkdir(&self, path: &str, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let place = self.place(path)?;
         self.make(&place, Kind::Dir, mode)
     }
@@ -140,7 +144,7 @@ impl<P: Pmem> Fs<P> {
         kind: Kind,
         mode: u16,
     ) -> Result<Arc<Inode<P>>, CreateError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let place = Place {
             dir: dir.clone(),
             name: Name::new(name)?,
@@ -358,7 +362,7 @@ impl<P: Pmem> Fs<P> {
 
     /// Gives a file a second name.
     pub fn link(&self, old: &str, new: &str) -> Result<(), CreateError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let inode = self.open(old)?;
         if inode.kind() == Kind::Dir {
             return Err(CreateError::IsDir);
@@ -401,7 +405,7 @@ impl<P: Pmem> Fs<P> {
     }
 
     fn remove(&self, path: &str, kind: Kind) -> Result<(), RemoveError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let place = self.place(path)?;
         self.remove_at(&place, kind)?;
         self.reap_orphans();
@@ -415,7 +419,7 @@ impl<P: Pmem> Fs<P> {
         name: &[u8],
         kind: Kind,
     ) -> Result<(), RemoveError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let place = Place {
             dir: dir.clone(),
             name: Name::new(name)?,

@@ -37,7 +37,7 @@ impl<P: Pmem> Fs<P> {
     ///
     /// A directory replaces only an empty directory, and never moves below itself. Two names of the same inode: nothing happens.
     pub fn rename(&self, old: &str, new: &str, replace: bool) -> Result<(), RenameError> {
-        self.begin()?;
+        let _inside = self.begin()?;
         let (from, to) = (self.place(old)?, self.place(new)?);
         self.rename_at(&from, &to, replace)?;
         self.reap_orphans();

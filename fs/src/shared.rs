@@ -12,9 +12,11 @@ use mm::sync::{Mutex, SpinLock};
 
 use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
 use crate::error::ChangeError;
+use crate::gate::Gate;
 use crate::inodes::InodeMap;
 use crate::layout::{Block, Geometry};
 use crate::media_inode::Ground;
+use crate::removal::Progress;
 use crate::space::{Allocator, Free, Goal, PageUse, Quarantine};
 
 /// Quarantined runs that an allocation looks at in passing.
@@ -41,6 +43,10 @@ pub(crate) struct Shared<P> {
     pub backing: Backing,
     pub read_only: bool,
     pub clock: SpinLock<fn() -> u64>,
+    /// Who is inside; closed when the device goes.
+    pub gate: Gate,
+    /// How far the removal of the device is.
+    pub removal: Progress,
     /// The commit lock (class COMMIT).
     pub state: Mutex<State>,
 }

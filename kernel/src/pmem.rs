@@ -19,6 +19,8 @@ use dax::region::{self, Discovery, MAX_REGIONS, Machine, Region};
 use mm::addr::{PAGE_SIZE, Pfn, PfnRange};
 use mm::mem::OutOfMemory;
 use mm::pgmap::{MAX_PGMAPS, Pgmap, PgmapError};
+use mm::sync::SpinLock;
+use mm::sync::atomic::{AtomicBool, Ordering};
 use spin::Once;
 use x86_64::PhysAddr;
 
@@ -55,8 +57,80 @@ pub struct Device {
     pub length: u64,
     /// Access to its bytes; read-only where the region or its labels say so.
     pub memory: Arc<MappedPmem>,
-    /// The life of its pages.
-    pub pgmap: Arc<Pgmap>,
+    /// Its pages.
+    pub pages: PfnRange,
+    service: SpinLock<Service>,
+    /// Somebody is removing it.
+    in_turn: AtomicBool,
+}
+
+/// What a device's pages live by, and whether it is on its way out.
+struct Service {
+    pgmap: Option<Arc<Pgmap>>,
+    removing: bool,
+}
+
+/// Where a device is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// It can be used.
+    Live,
+    /// Its removal has begun: who uses it ends, and nobody begins.
+    Removing,
+    /// Nothing of it is in use.
+    Removed,
+}
+
+/// The right to remove a device, of one thread at a time.
+pub struct RemovalTurn<'a>(&'a Device);
+
+impl Drop for RemovalTurn<'_> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `begin_removal`.
+        self.0.in_turn.store(false, Ordering::Release);
+    }
+}
+
+impl Device {
+    /// The life of its pages; `None` when it is removed.
+    pub fn pgmap(&self) -> Option<Arc<Pgmap>> {
+        self.service.lock().pgmap.clone()
+    }
+
+    /// Where it is in its life.
+    pub fn state(&self) -> DeviceState {
+        let service = self.service.lock();
+        match (&service.pgmap, service.removing) {
+            (None, _) => DeviceState::Removed,
+            (Some(_), true) => DeviceState::Removing,
+            (Some(_), false) => DeviceState::Live,
+        }
+    }
+
+    /// The right to remove it, unless another thread has it.
+    pub(crate) fn begin_removal(&self) -> Option<RemovalTurn<'_>> {
+        // Acquire pairs with the Release in the drop of `RemovalTurn`.
+        let taken = self.in_turn.swap(true, Ordering::Acquire);
+        (!taken).then_some(RemovalTurn(self))
+    }
+
+    /// Marks it as on its way out; gives its pgmap, or `None` if it is removed already. Under the volume lock.
+    pub(crate) fn mark_removing(&self) -> Option<Arc<Pgmap>> {
+        let mut service = self.service.lock();
+        service.removing = service.pgmap.is_some();
+        service.pgmap.clone()
+    }
+
+    /// Sets its pgmap: none when it is removed, a new one when it comes back. Under the volume lock.
+    pub(crate) fn set_pgmap(&self, pgmap: Option<Arc<Pgmap>>) {
+        let next = Service {
+            pgmap,
+            removing: false,
+        };
+        // The old one may end here, which frees its metadata: outside of the lock.
+        let old = core::mem::replace(&mut *self.service.lock(), next);
+        drop(old);
+    }
 }
 
 /// What a region's labels make of it.
@@ -210,7 +284,12 @@ impl Pmem {
             base,
             length,
             memory,
-            pgmap,
+            pages,
+            service: SpinLock::new(Service {
+                pgmap: Some(pgmap),
+                removing: false,
+            }),
+            in_turn: AtomicBool::new(false),
         };
         Ok(try_push(&mut self.devices, device)?)
     }

@@ -23,6 +23,7 @@
 mod breaking;
 mod clean;
 mod delete;
+mod revoke;
 #[cfg(test)]
 mod tests;
 

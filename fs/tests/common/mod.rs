@@ -4,6 +4,7 @@
 pub mod crash;
 pub mod model;
 pub mod patched;
+pub mod process;
 
 use std::sync::Arc;
 

@@ -6,11 +6,13 @@
 mod holders;
 mod maps;
 mod mount;
+mod remove;
 mod transfer;
 
 pub use self::holders::{Holder, Holders};
 pub use self::maps::{Map, MapFailure, Pin, PinFailure, Window};
 pub use self::mount::{MountFailure, Mounted, Steady, UmountFailure, new_uuid};
+pub use self::remove::{AddFailure, RemoveFailure, Removed};
 pub use self::transfer::{Transfer, TransferFailure};
 
 use crate::pmem::{self, Device, Pmem};
@@ -67,10 +69,7 @@ impl Machine {
 
     /// The pmem device that a frame belongs to.
     pub fn device_of(&self, pfn: Pfn) -> Option<&'static Device> {
-        self.pmem
-            .devices
-            .iter()
-            .find(|d| d.pgmap.range().contains(pfn))
+        self.pmem.devices.iter().find(|d| d.pages.contains(pfn))
     }
 
     /// Asks the shell to stop after the command that runs.

@@ -2,7 +2,7 @@
 
 use super::{Fs, Machine};
 use crate::mem::frames;
-use crate::pmem::Device;
+use crate::pmem::{Device, DeviceState};
 use alloc::sync::Arc;
 use dax::xarray::NodePool;
 use fs::Backing;
@@ -32,6 +32,9 @@ pub enum MountFailure {
     /// One is mounted already.
     #[error("a file system is mounted already")]
     Mounted,
+    /// The device is removed, or being removed.
+    #[error("the device is removed, or being removed")]
+    NoDevice,
     /// The file system itself says no.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -120,9 +123,11 @@ impl Machine {
     }
 }
 
-fn backing(device: &Device) -> Result<Backing, OutOfMemory> {
+fn backing(device: &Device) -> Result<Backing, MountFailure> {
+    let live = device.state() == DeviceState::Live;
+    let pgmap = device.pgmap().filter(|_| live);
     Ok(Backing {
-        pgmap: device.pgmap.clone(),
+        pgmap: pgmap.ok_or(MountFailure::NoDevice)?,
         nodes: NodePool::new(NODES)?,
         zero_page: zero_page()?,
     })

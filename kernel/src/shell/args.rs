@@ -43,6 +43,12 @@ impl Args {
         at.and_then(|at| self.words.remove(at)).is_some()
     }
 
+    /// Takes the next word if it is `word`.
+    pub fn word_if(&mut self, word: &str) -> bool {
+        let is = self.words.front().is_some_and(|first| first == word);
+        is && self.words.pop_front().is_some()
+    }
+
     /// Takes an option and its value.
     ///
     /// # Errors

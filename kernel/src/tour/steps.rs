@@ -4,7 +4,7 @@ use super::TourError;
 use super::facts::Teller;
 use super::watch::{Seen, Watch};
 use crate::machine::{Fs, Inode, Machine, Transfer, Window, new_uuid};
-use crate::pmem::Device;
+use crate::pmem::{Device, DeviceState};
 use crate::shell::commands::Missing;
 use crate::shell::{CommandError, Fields, Job, JobState, On, Value};
 use crate::uaccess;
@@ -37,7 +37,6 @@ const DELAY_US: u64 = 300_000;
 /// What the tour works on.
 pub struct Tour<'a> {
     machine: &'a Arc<Machine>,
-    device: &'static Device,
     disk: Arc<Disk>,
     fs: Arc<Fs>,
 }
@@ -58,12 +57,7 @@ impl<'a> Tour<'a> {
         discovered(device, tell);
         metadata(device, tell)?;
         let fs = file_system(machine, device, tell)?;
-        Ok(Tour {
-            machine,
-            device,
-            disk,
-            fs,
-        })
+        Ok(Tour { machine, disk, fs })
     }
 
     /// The story itself.
@@ -97,8 +91,8 @@ impl<'a> Tour<'a> {
     }
 
     fn counts(&self, pfn: Pfn) -> Counts {
-        self.device
-            .pgmap
+        self.fs
+            .pgmap()
             .folio(pfn)
             .map(|f| f.counts())
             .unwrap_or_default()
@@ -118,7 +112,7 @@ impl<'a> Tour<'a> {
             .fs
             .create_sized(FILE, 0o644, PAGES * PAGE_SIZE)
             .on(|| FILE)?;
-        let mut pfns = [self.device.pgmap.range().start(); PAGES as usize];
+        let mut pfns = [self.fs.pgmap().range().start(); PAGES as usize];
         for (page, pfn) in pfns.iter_mut().enumerate() {
             *pfn = inode.pfn(page as u64).ok_or(Missing::Storage).on(|| FILE)?;
         }
@@ -272,7 +266,7 @@ impl<'a> Tour<'a> {
         tell: &Teller<'_>,
     ) -> Result<(), TourError> {
         let pfn = stage.pfns[CUT as usize];
-        let owner = self.device.pgmap.owner_of(pfn).map(|o| (o.inode, o.index));
+        let owner = self.fs.pgmap().owner_of(pfn).map(|o| (o.inode, o.index));
         tell.same(
             owner,
             Some((stage.inode.ino().into(), CUT)),
@@ -460,7 +454,8 @@ impl<'a> Tour<'a> {
 /// A device for the tour: the mounted one, else the first that can be written.
 fn stage_device(machine: &Machine) -> Option<&'static Device> {
     let mounted = machine.mounted().map(|m| m.device);
-    let wanted = |d: &&Device| mounted.map_or(d.memory.writable(), |name| d.name == name);
+    let usable = |d: &Device| d.memory.writable() && d.state() == DeviceState::Live;
+    let wanted = |d: &&Device| mounted.map_or(usable(d), |name| d.name == name);
     machine.pmem.devices.iter().find(wanted)
 }
 
@@ -479,7 +474,7 @@ fn discovered(device: &Device, tell: &Teller<'_>) {
 }
 
 fn metadata(device: &Device, tell: &Teller<'_>) -> Result<(), TourError> {
-    let s = device.pgmap.stats();
+    let s = device.pgmap().map(|p| p.stats()).unwrap_or_default();
     tell.check(
         s.metadata_bytes <= 64 << 10 || s.idle < s.pages,
         "idle pages cost no metadata",

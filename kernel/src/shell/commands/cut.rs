@@ -34,7 +34,7 @@ pub const PUNCH: Command<Machine> = command(
 );
 
 /// `--nowait` or `--timeout`.
-fn how(args: &mut Args) -> Result<How<'static>, CommandError> {
+pub(super) fn how(args: &mut Args) -> Result<How<'static>, CommandError> {
     let nowait = args.flag("--nowait");
     let timeout = args.number_option("--timeout")?;
     Ok(match (nowait, timeout) {
@@ -79,10 +79,9 @@ fn holder(machine: &Machine, error: &TruncateError) -> Option<String> {
         return None;
     };
     let head = e.held().pfn;
-    let folio = machine.device_of(head)?.pgmap.folio(head);
-    machine
-        .holders
-        .of_folio(head, folio.map_or(PageSize::Size4K, |f| f.size()).pages())
+    let pgmap = machine.device_of(head)?.pgmap()?;
+    let size = pgmap.folio(head).map_or(PageSize::Size4K, |f| f.size());
+    machine.holders.of_folio(head, size.pages())
 }
 
 fn show(path: String, size: u64, r: TruncateReport, out: &Out) {

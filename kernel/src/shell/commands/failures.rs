@@ -1,6 +1,8 @@
 //! The errors of the system's operations as the shell shows them: a kind for programs, advice for people.
 
-use crate::machine::{MapFailure, MountFailure, PinFailure, UmountFailure};
+use crate::machine::{
+    AddFailure, MapFailure, MountFailure, PinFailure, RemoveFailure, UmountFailure,
+};
 use crate::shell::{Failure, Fields, Value};
 use crate::virtio::blk::{IoError, SubmitError};
 use alloc::borrow::Cow;
@@ -12,9 +14,10 @@ use fs::error::{
     ChangeError, CreateError, LookupError, MountError, ReadError, RemoveError, RenameError,
     TruncateError, UnmountError, WriteError,
 };
-use fs::{CreateSizedError, MkfsError};
+use fs::{CreateSizedError, Gone, MkfsError, RemovalError};
 use mm::aspace::{FaultError, MapError};
 use mm::gup::GupError;
+use mm::pgmap::PgmapError;
 use thiserror::Error;
 
 /// What to do about an error of a kind, where there is something.
@@ -43,6 +46,12 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         "no_such_pin" => "`pins` lists them",
         "past_eof" => "`stat` shows the size",
         "out_of_memory" => "`mem` shows what is used",
+        "gone" | "dying" => "`pmem` shows the device; `pmem add` brings a removed one back",
+        "removed" => "`pmem add` brings it back",
+        "not_removed" => "`pmem remove` removes it",
+        "held" => {
+            "release the page, then remove the device again; meanwhile nobody gets anything new of it"
+        }
         "unaligned" => "disks transfer sectors of 512 bytes",
         _ => return None,
     };
@@ -65,7 +74,9 @@ macro_rules! failure {
 }
 
 failure! {
+    Gone => |_| "gone";
     ChangeError => |e| match e {
+        ChangeError::Gone(e) => e.kind(),
         ChangeError::ReadOnly => "read_only",
         ChangeError::NoSpace { .. } => "no_space",
         ChangeError::NoInodes => "no_inodes",
@@ -75,6 +86,7 @@ failure! {
         ChangeError::RecordFull(_) => "record_full",
     };
     LookupError => |e| match e {
+        LookupError::Gone(e) => e.kind(),
         LookupError::NotFound => "not_found",
         LookupError::NotDir => "not_directory",
         LookupError::Name(_) => "bad_name",
@@ -109,6 +121,7 @@ failure! {
         RenameError::Change(e) => e.kind(),
     };
     ReadError => |e| match e {
+        ReadError::Gone(e) => e.kind(),
         ReadError::IsDir => "is_directory",
         ReadError::Media { .. } => "media",
     };
@@ -124,6 +137,7 @@ failure! {
     };
     MountFailure => |e| match e {
         MountFailure::Mounted => "already_mounted",
+        MountFailure::NoDevice => "removed",
         MountFailure::Mount(MountError::Superblocks { .. }) => "no_file_system",
         MountFailure::Mount(MountError::OutOfMemory(_)) | MountFailure::OutOfMemory(_) => "out_of_memory",
         MountFailure::Mount(_) => "corrupt",
@@ -132,6 +146,11 @@ failure! {
         UmountFailure::NotMounted => "not_mounted",
         UmountFailure::Unmount(UnmountError::Busy(_) | UnmountError::InUse) => "busy",
         UmountFailure::Unmount(UnmountError::Change(e)) => e.kind(),
+    };
+    AddFailure => |e| match e {
+        AddFailure::NotRemoved => "not_removed",
+        AddFailure::Pgmap(PgmapError::OutOfMemory) => "out_of_memory",
+        AddFailure::Pgmap(_) => "pgmap",
     };
     FaultError => |e| match e {
         FaultError::NoMapping => "no_mapping",
@@ -199,6 +218,9 @@ pub enum Missing {
     /// The device's file system is mounted.
     #[error("its file system is mounted")]
     Unmounted,
+    /// The device is removed, or being removed.
+    #[error("the device is removed, or being removed")]
+    Removed,
 }
 
 failure! {
@@ -213,6 +235,7 @@ failure! {
         Missing::Storage => "hole",
         Missing::Offset => "bad_offset",
         Missing::Unmounted => "mounted",
+        Missing::Removed => "removed",
     };
 }
 
@@ -224,6 +247,41 @@ pub struct Unsound(pub usize);
 impl Failure for Unsound {
     fn kind(&self) -> &'static str {
         "unsound"
+    }
+}
+
+impl Failure for RemoveFailure {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Unfinished { error, .. } => match error {
+                RemovalError::Held { .. } => "held",
+                RemovalError::Inside { .. } => "busy",
+                RemovalError::UnderWay => "under_way",
+            },
+        }
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        advice_for(self.kind())
+    }
+
+    fn details(&self) -> Fields {
+        let Self::Unfinished {
+            error: RemovalError::Held { page, .. },
+            holder,
+        } = self
+        else {
+            return Fields::new();
+        };
+        vec![
+            ("pfn", page.pfn.get().into()),
+            ("inode", page.owner.map(|o| o.inode).into()),
+            ("index", page.owner.map(|o| o.index).into()),
+            ("mapped", page.counts.mapped.into()),
+            ("pinned", page.counts.pinned.into()),
+            ("holder", Value::from(holder.clone())),
+        ]
     }
 }
 

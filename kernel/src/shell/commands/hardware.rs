@@ -1,6 +1,6 @@
 //! `nfit`, `pmem`: what the firmware describes, and what became of it.
 
-use super::{Done, command};
+use super::{Done, command, removal};
 use crate::machine::Machine;
 use crate::pmem::{Device, Pmem};
 use crate::shell::{Args, Command, Fields, Out, Table, Value};
@@ -22,9 +22,12 @@ pub const NFIT: Command<Machine> = command(
 
 pub const PMEM: Command<Machine> = command(
     "pmem",
-    "",
-    "shows the regions of persistent memory and their page metadata",
-    "`persistence` says what makes a store durable. `metadata bytes` counts what exists now: it follows the pages in use.",
+    "[remove [PMEM] [--nowait] [--timeout MS] | add [PMEM]]",
+    "shows the regions of persistent memory and their page metadata; takes a device out of service, or brings it back",
+    "`persistence` says what makes a store durable. `metadata bytes` counts what exists now: it follows the pages in use.\n\
+     `remove` takes every page of the device, by default pmem0, away from who maps it, waits for those who pin one, and lets\n\
+     the file system go. From its beginning on nobody gets anything new; after --nowait or --timeout MS it has not ended and\n\
+     names the page that is held: call it again. `add` brings the device back with all that was durable.",
     pmem,
 );
 
@@ -271,6 +274,12 @@ fn regions(pmem: &Pmem, out: &Out) {
 }
 
 fn pmem(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    if args.word_if("remove") {
+        return removal::remove(machine, args, out);
+    }
+    if args.word_if("add") {
+        return removal::add(machine, args, out);
+    }
     args.end()?;
     let keys = &[
         "name",
@@ -298,7 +307,8 @@ fn pmem(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 }
 
 fn pmem_row(device: &Device, mounted: bool) -> [Value; 13] {
-    let stats = device.pgmap.stats();
+    let pgmap = device.pgmap();
+    let stats = pgmap.as_ref().map(|p| p.stats()).unwrap_or_default();
     let base = device.base.as_u64();
     let align = 1
         << base
@@ -312,10 +322,10 @@ fn pmem_row(device: &Device, mounted: bool) -> [Value; 13] {
         Value::Bytes(device.length),
         "raw".into(),
         Value::Bytes(align),
-        stats.pages.into(),
+        device.pages.pages().into(),
         Value::Bytes(stats.metadata_bytes),
-        device.pgmap.policy().into(),
-        format!("{:?}", device.pgmap.state()).to_lowercase().into(),
+        pgmap.as_ref().map(|p| p.policy()).into(),
+        format!("{:?}", device.state()).to_lowercase().into(),
         device.memory.writable().into(),
         persistence(device.memory.persistence()).into(),
         mounted.into(),

@@ -139,7 +139,8 @@ fn store(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 fn msync(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let map = map_arg(machine, args)?;
     args.end()?;
-    let pages = map.inode.msync(map.offset, map.window.len());
+    let synced = map.inode.msync(map.offset, map.window.len());
+    let pages = synced.on(|| format!("msync {}", map.id))?;
     let fields = vec![("map", map.id.into()), ("pages", pages.into())];
     out.say(
         fields,

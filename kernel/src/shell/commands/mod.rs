@@ -9,6 +9,7 @@ mod hardware;
 mod maps;
 mod names;
 mod pages;
+mod removal;
 mod system;
 mod volume;
 

@@ -53,10 +53,11 @@ fn pfn_of_path(machine: &Arc<Machine>, args: &Args, word: &str) -> Result<u64, C
 /// All that is known of a page.
 fn page_fields(machine: &Machine, pfn: Pfn) -> Result<Fields, Missing> {
     let device = machine.device_of(pfn).ok_or(Missing::Page)?;
-    let folio = device.pgmap.folio(pfn);
+    let pgmap = device.pgmap().ok_or(Missing::Removed)?;
+    let folio = pgmap.folio(pfn);
     let (head, size) = folio.map_or((pfn, mm::addr::PageSize::Size4K), |f| (f.pfn(), f.size()));
     let counts = folio.map(|f| f.counts()).unwrap_or_default();
-    let owner = device.pgmap.owner_of(pfn);
+    let owner = pgmap.owner_of(pfn);
     Ok(vec![
         ("pfn", Value::Hex(pfn.get())),
         ("device", device.name.into()),
@@ -84,7 +85,7 @@ fn pages(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         .pmem
         .devices
         .iter()
-        .map(|d| d.pgmap.stats())
+        .filter_map(|d| Some(d.pgmap()?.stats()))
         .fold(PgmapStats::default(), add);
     out.record(vec![
         ("pages", total.pages.into()),

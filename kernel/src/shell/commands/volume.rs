@@ -3,10 +3,10 @@
 use super::failures::Unsound;
 use super::{Done, Missing, command, mounted};
 use crate::machine::{Machine, new_uuid};
-use crate::pmem::Device;
+use crate::pmem::{Device, DeviceState};
 use crate::shell::{Args, Command, CommandError, On, Out, Value};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use fs::{MkfsOptions, fsck as check, mkfs as make};
@@ -52,7 +52,7 @@ pub const DF: Command<Machine> = command(
 );
 
 /// The device that a command names, or the first: `pmem0`, or its number.
-fn device(machine: &Machine, args: &mut Args) -> Result<&'static Device, CommandError> {
+pub(super) fn device(machine: &Machine, args: &mut Args) -> Result<&'static Device, CommandError> {
     let Some(word) = args.optional() else {
         return machine
             .pmem
@@ -70,12 +70,21 @@ fn device(machine: &Machine, args: &mut Args) -> Result<&'static Device, Command
     found.ok_or(Missing::Device).on(|| word.as_str())
 }
 
+/// Refuses a device that is removed, or being removed. Under the volume lock.
+fn live(device: &Device, what: impl FnOnce() -> String) -> Done {
+    match device.state() {
+        DeviceState::Live => Ok(()),
+        DeviceState::Removing | DeviceState::Removed => Err(Missing::Removed).on(what),
+    }
+}
+
 fn mkfs(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let force = args.flag("--force");
     let device = device(machine, args)?;
     args.end()?;
     let name = device.name;
     let _steady = machine.steady();
+    live(device, || format!("mkfs {name}"))?;
     if machine.mounted().is_some_and(|m| m.device == name) {
         return Err(CommandError::new(
             format!("mkfs {name}"),
@@ -129,6 +138,7 @@ fn fsck(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
     let name = device.name;
     let _steady = machine.steady();
+    live(device, || format!("fsck {name}"))?;
     if machine.mounted().is_some_and(|m| m.device == name) {
         return Err(CommandError::new(
             format!("fsck {name}"),

@@ -52,7 +52,7 @@ fn mount(device: &'static Device) -> Mounted {
     let zero_page = *ZERO.call_once(|| frames::alloc_zeroed().expect("a frame"));
     let nodes = NodePool::new(256).expect("memory");
     let backing = Backing {
-        pgmap: device.pgmap.clone(),
+        pgmap: device.pgmap().expect("it is live"),
         nodes,
         zero_page,
     };
@@ -125,7 +125,7 @@ impl Drop for Mounted {
         if let Err((_, why)) = fs.unmount() {
             panic!("the file system cannot be unmounted: {why}");
         }
-        let stats = self.device.pgmap.stats();
+        let stats = self.device.pgmap().expect("it is live").stats();
         assert_eq!((stats.mapped, stats.pinned), (0, 0), "pages are held still");
     }
 }

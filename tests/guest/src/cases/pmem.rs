@@ -29,7 +29,7 @@ case! {
             panic!("{} devices", found.devices.len());
         };
         assert_eq!((device.name, device.base.as_u64(), device.length), ("pmem0", 4 * GIB, GIB));
-        assert_eq!(device.pgmap.range().pages(), GIB / 4096);
+        assert_eq!(device.pages.pages(), GIB / 4096);
     }
 }
 
@@ -72,7 +72,7 @@ case! {
     fn a_region_of_512_gib_comes_up_in_128_mib_of_ram() {
         let device = &pmem::get().devices[0];
         assert_eq!(device.length, 512 * GIB);
-        let stats = device.pgmap.stats();
+        let stats = device.pgmap().expect("it is live").stats();
         assert_eq!(stats.pages, 512 * GIB / 4096);
         assert!(stats.metadata_bytes <= 8192, "{} bytes", stats.metadata_bytes);
         let end = device.length - 8;
