@@ -90,6 +90,14 @@ impl LeaseState {
     }
 }
 
+/// When the grace period of some lease ends. Ordered by time; no two of one object are equal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GraceEnd {
+    /// The time (of [`now_us`]).
+    pub at_us: u64,
+    id: u64,
+}
+
 /// A lease that was marked as revoked; its holder has yet to be told.
 #[must_use = "the holder is not told otherwise"]
 pub struct Revocation {
@@ -189,7 +197,7 @@ impl Leases {
         let now = now_us();
         let fresh = |g: &&mut Grant| !g.state.is_revoked() && g.overlaps(pages);
         let grant = list.grants.iter_mut().find(fresh)?;
-        // At least 1: the end lies after every look that was made before.
+        // At least 1: no end equals the default of `GraceEnd`, and none lies before a look that was made before.
         grant.state.grace_end_us = Some(now.saturating_add(grant.state.grace_us.max(1)));
         Some(Revocation {
             lease: grant.lease.clone(),
@@ -211,12 +219,20 @@ impl Leases {
             .min_by_key(|s| s.grace_end_us.unwrap_or(u64::MAX))
     }
 
-    /// The next lease on any of `pages` whose grace period ended, or ends, after `after_us`.
-    pub fn next_grace_end(&self, pages: &Range<u64>, after_us: u64) -> Option<(u64, LeaseState)> {
+    /// The next lease on any of `pages` whose grace period ended, or ends, after `after`.
+    pub fn next_grace_end(
+        &self,
+        pages: &Range<u64>,
+        after: GraceEnd,
+    ) -> Option<(GraceEnd, LeaseState)> {
+        let end = |g: &Grant| {
+            let (at_us, id) = (g.state.grace_end_us?, g.id);
+            Some((GraceEnd { at_us, id }, g.state))
+        };
         let list = self.0.lock();
         let on = list.grants.iter().filter(|g| g.overlaps(pages));
-        on.filter_map(|g| Some((g.state.grace_end_us?, g.state)))
-            .filter(|(end, _)| *end > after_us)
+        on.filter_map(end)
+            .filter(|(end, _)| *end > after)
             .min_by_key(|(end, _)| *end)
     }
 

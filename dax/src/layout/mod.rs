@@ -15,31 +15,36 @@
 //!    a page of the same range. Not the sum of mappings and pins, or a page faulted in again meanwhile would keep the
 //!    waiter asleep after the last pin is gone. Then everything starts again.
 //! 5. *A page mapped, but not pinned,* after the unmapping is being unmapped by somebody else (munmap), whose reference goes a
-//!    moment later than its entry. The breaker lets go of its locks for a moment and starts again.
-//! 6. *It ends.* While it waits, faults in its range, and with them new pins, are delayed for a bounded time. A deadline, a
-//!    [`Cancel`] or [`How::NoWait`] end it early; the file is then as before (what was unmapped faults again).
+//!    moment later than its entry. The breaker lets go of its locks until that reference is gone, and starts again.
+//! 6. *It ends.* While it waits, faults in its range, and with them new pins, are delayed for a bounded time, in a way that lets a
+//!    breaker through (the head of `mapping::breaking`). A deadline, a [`Cancel`](mm::sync::Cancel) or [`How::NoWait`] end it
+//!    early; the file is then as before (what was unmapped faults again).
+//! 7. *Long-term pins* have a lease, or they would not exist. The leases of the range are found by range, without a look at
+//!    pages, and revoked before the first wait, all at once, so that their grace periods run together. Who has not let
+//!    go at the end of the grace period is named: in an event at once, and in the error when the caller's own patience ends.
+//!    The caller's deadline counts as ever; a grace period never makes a wait longer.
 
 mod idle;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use crate::mapping::{Breaker, Mapping};
 use core::fmt;
 use core::ops::Range;
 use mm::addr::Pfn;
+use mm::lease::{GraceEnd, HolderName, LeaseState};
 use mm::page::Counts;
-use mm::sync::{Cancel, HeldList, Mutex, Wait, WaitError, held_by_current, now_us, sleep_us};
+use mm::sync::{HeldList, Mutex, Wait};
 
 pub use idle::Idle;
 use idle::Locked;
-
-/// How long a breaker leaves its locks when a page is mapped, but not pinned, in microseconds.
-const UNMAPPING_US: u64 = 100;
+use wait::Waiting;
 
 /// What to do about a page that is pinned.
 #[derive(Clone, Copy)]
 pub enum How<'a> {
-    /// Give up at once.
+    /// Give up at once. No lease is revoked.
     NoWait,
     /// Wait for its pins.
     Wait(Wait<'a>),
@@ -56,6 +61,8 @@ pub struct Held {
     pub pfn: Pfn,
     /// Its mappings and pins when they were read.
     pub counts: Counts,
+    /// Who has a lease on it; the one that is overdue longest, if there are several.
+    pub holder: Option<HolderName>,
 }
 
 impl fmt::Display for Held {
@@ -65,7 +72,9 @@ impl fmt::Display for Held {
             f,
             "inode {} page {} (frame {}): {mapped} mappings, {pinned} pins",
             self.inode, self.index, self.pfn
-        )
+        )?;
+        self.holder
+            .map_or(Ok(()), |name| write!(f, ", held by {name}"))
     }
 }
 
@@ -107,7 +116,19 @@ pub enum BreakEvent {
         /// The sleeping locks that the breaker's thread holds while it waits: none, unless its caller held one.
         locks_held: HeldList,
     },
-    /// The pins of that page are gone; everything starts again.
+    /// The holder of a lease is about to be asked to let go. No lock is held.
+    Revoking {
+        /// The lease; its grace period has begun.
+        lease: LeaseState,
+    },
+    /// A grace period is over and its lease still there: the holder is named, once, and waited for if the caller still waits.
+    Overdue {
+        /// The page that is waited for.
+        held: Held,
+        /// The lease.
+        lease: LeaseState,
+    },
+    /// The pins of that page are gone, or it was mapped anew; everything starts again.
     Retry,
     /// Every page is idle. Both locks are held.
     Idle,
@@ -156,6 +177,7 @@ pub fn break_layouts<'i, T>(
     report: &mut BreakReport<'_>,
 ) -> Result<Idle<'i, T>, BreakError> {
     let mut breaker = Breaker::new(&mapping.breaking);
+    let mut told = GraceEnd::default();
     loop {
         let locked = Locked::take(inode, mapping, pages.clone());
         mapping.unmap_range(locked.pages());
@@ -166,63 +188,22 @@ pub fn break_layouts<'i, T>(
             report.tell(|| BreakEvent::Idle);
             return Ok(Idle::proved(locked));
         };
-        breaker.waits(locked.pages(), report.retries);
+        let pages = locked.pages();
+        breaker.waits(&pages);
         drop(locked);
         report.last_held = Some(held);
-        wait_for(mapping, held, how, report)?;
+        let (breaker, report, told) = (&breaker, &mut *report, &mut told);
+        Waiting {
+            mapping,
+            breaker,
+            pages,
+            held,
+            told,
+            report,
+        }
+        .wait(how)?;
         report.retries += 1;
         report.tell(|| BreakEvent::Retry);
-    }
-}
-
-/// Waits until it makes sense to try again. No lock is held.
-fn wait_for(
-    mapping: &Mapping,
-    held: Held,
-    how: How<'_>,
-    report: &mut BreakReport<'_>,
-) -> Result<(), BreakError> {
-    let How::Wait(wait) = how else {
-        return Err(BreakError::WouldBlock(held));
-    };
-    report.tell(|| BreakEvent::Waiting {
-        held,
-        locks_held: held_by_current(),
-    });
-    let start = now_us();
-    let ended = wait_pins(mapping, held, &wait);
-    report.waited_us += now_us().saturating_sub(start);
-    // What is told is what holds it now.
-    let now = || mapping.counts_of(held);
-    ended.map_err(|why| match why {
-        WaitError::TimedOut => BreakError::TimedOut(now()),
-        WaitError::Cancelled => BreakError::Cancelled(now()),
-    })
-}
-
-fn wait_pins(mapping: &Mapping, held: Held, wait: &Wait<'_>) -> Result<(), WaitError> {
-    if held.counts.pinned == 0 {
-        return let_unmapping_finish(wait);
-    }
-    mapping.pgmap().wait_unpinned(held.pfn, wait)?;
-    // Pins that come and go faster than we look must not hide the end of the wait.
-    ended(wait).map_or(Ok(()), Err)
-}
-
-/// Somebody else is between clearing an entry and dropping its reference.
-fn let_unmapping_finish(wait: &Wait<'_>) -> Result<(), WaitError> {
-    ended(wait).map_or(Ok(()), Err)?;
-    sleep_us(UNMAPPING_US);
-    Ok(())
-}
-
-fn ended(wait: &Wait<'_>) -> Option<WaitError> {
-    let cancelled = wait.cancel.is_some_and(Cancel::is_cancelled);
-    let late = wait.deadline_us.is_some_and(|at| now_us() >= at);
-    if cancelled {
-        Some(WaitError::Cancelled)
-    } else {
-        late.then_some(WaitError::TimedOut)
     }
 }
 
@@ -232,22 +213,36 @@ impl Mapping {
         self.entries(pages).find_map(|found| {
             let pfn = found.pfn()?;
             let counts = self.pgmap().folio(pfn)?.counts();
-            let held = Held {
+            let held = || Held {
                 inode: self.owner(),
                 index: found.base,
                 pfn,
                 counts,
+                holder: self.holder_of(&(found.base..found.end())),
             };
-            (counts.mapped + counts.pinned > 0).then_some(held)
+            (!counts.is_idle()).then(held)
         })
     }
 
-    /// The same page with the counts it has now.
-    fn counts_of(&self, held: Held) -> Held {
-        let counts = self
-            .pgmap()
+    /// The same page with the counts and the holder that it has now.
+    fn held_now(&self, held: Held) -> Held {
+        let folio = self.pgmap().folio(held.pfn);
+        let pages = held.index..held.index + folio.map_or(1, |f| f.size().pages());
+        let (counts, holder) = (self.counts_of(&held), self.holder_of(&pages));
+        Held {
+            counts,
+            holder,
+            ..held
+        }
+    }
+
+    fn holder_of(&self, pages: &Range<u64>) -> Option<HolderName> {
+        Some(self.leases().on(pages)?.holder)
+    }
+
+    fn counts_of(&self, held: &Held) -> Counts {
+        self.pgmap()
             .folio(held.pfn)
-            .map_or(held.counts, |f| f.counts());
-        Held { counts, ..held }
+            .map_or(held.counts, |f| f.counts())
     }
 }

@@ -1,11 +1,14 @@
 //! Breakers against pins, faults, munmap and each other; threads as actors.
 
+mod leases;
+
 use super::*;
 use crate::fake::{File, INODE, Process};
 use crate::heap_watch::allocations;
 use crate::mapping::DeleteError;
 use mm::addr::PageSize;
 use mm::page::Owner;
+use mm::sync::{Cancel, now_us};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -149,6 +152,7 @@ fn nowait_names_the_page_and_who_holds_it() {
         index: 5,
         pfn: file.pfn(5),
         counts,
+        holder: None,
     };
     assert_eq!(refused, Some(BreakError::WouldBlock(held)));
     assert!(file.inode.try_lock().is_some() && file.mapping.invalidate.try_write().is_some());
@@ -324,11 +328,8 @@ fn delayed_faults_go_on_at_once_when_the_breaker_gives_up() {
         assert!(start.elapsed() < Duration::from_secs(2));
         assert!(breaker.join().unwrap());
     });
-    assert_eq!(
-        file.mapping.breaking.delay_us(6),
-        0,
-        "delayed after the end"
-    );
+    let gate = file.mapping.breaking.gate_us(6, now_us());
+    assert_eq!(gate, None, "delayed after the end");
 }
 
 /// Ends the threads of a test also when it fails.
@@ -355,6 +356,32 @@ fn breaking_waiting_and_deleting_allocate_nothing() {
         assert_eq!(delete(&file, &idle, 0..200), Ok(200));
     });
     assert_eq!((seen, file.mapping.pages.stats().nodes), (0, 0));
+}
+
+/// Pins that overlap: without a breaker the page is never without one.
+#[test]
+fn a_breaker_gets_through_a_stream_of_pins() {
+    let (file, process) = setup(4);
+    let (done, pins) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|s| {
+        let _stop = Stop(&done);
+        for _ in 0..8 {
+            s.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let pin = process.pin(1);
+                    thread::sleep(Duration::from_millis(4));
+                    drop(pin);
+                    pins.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..3 {
+            thread::sleep(Duration::from_millis(10));
+            let idle = try_break(&file, 0..4, patient());
+            assert!(idle.is_ok(), "the breaker starves");
+        }
+    });
+    assert!(pins.into_inner() > 8, "nobody pinned");
 }
 
 /// While an `Idle` lives nothing is mapped or pinned, whatever others try.

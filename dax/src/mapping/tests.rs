@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{File, Process, zero_page};
-use crate::mapping::breaking::{Breaker, MAX_DELAY_US};
+use crate::mapping::breaking::{Breaker, MAX_DELAY_US, gate_us, window_us};
 use crate::xarray::{Mark, XArrayStats};
 use mm::addr::PageSize;
 use mm::sync::now_us;
@@ -121,18 +121,35 @@ fn attachments_come_and_go_with_the_mappings() {
 }
 
 #[test]
-fn a_fault_is_delayed_only_in_the_range_and_not_longer_than_the_bound() {
+fn a_fault_is_delayed_only_in_the_range_and_only_to_the_next_gate() {
     let breaking = Breaking::new();
     let mut breaker = Breaker::new(&breaking);
-    breaker.waits(4..8, 3);
-    assert_eq!(
-        [3, 4, 7, 8].map(|p| breaking.delay_us(p)),
-        [0, 8_000, 8_000, 0]
-    );
-    breaker.waits(4..8, 60);
-    assert_eq!(breaking.delay_us(5), MAX_DELAY_US);
+    let before = now_us();
+    breaker.waits(&(4..8));
+    let since = now_us();
+    let delay = |page, now| breaking.gate_us(page, now).map(|gate| gate - now);
+    assert_eq!([3, 8].map(|p| delay(p, since)), [None, None]);
+    for page in [4, 7] {
+        assert!(delay(page, since).is_some_and(|us| (1..=1024).contains(&us)));
+        // An old breaker's gates are far apart, and all that come between two of them pass together.
+        let late = (before + 1_000_000).next_multiple_of(MAX_DELAY_US);
+        assert_eq!(delay(page, late), Some(MAX_DELAY_US));
+        assert_eq!(delay(page, late + MAX_DELAY_US - 1), Some(1));
+    }
+    let look = breaker.next_look_us(before + 1_000_000);
+    assert_eq!(look % MAX_DELAY_US, MAX_DELAY_US / 4);
     drop(breaker);
-    assert_eq!(breaking.delay_us(5), 0);
+    assert_eq!(delay(5, since), None);
+}
+
+#[test]
+fn the_gates_of_a_young_breaker_are_among_those_of_an_older_one() {
+    for age in (0..20).map(|n| 1 << n) {
+        let (young, old) = (window_us(age), window_us(age * 2));
+        assert!(old % young == 0 && old <= 2 * young && old <= MAX_DELAY_US);
+        assert_eq!(gate_us(old, 12_345_678) % young, 0);
+    }
+    assert_eq!((window_us(0), window_us(u64::MAX)), (1024, MAX_DELAY_US));
 }
 
 /// The breaker does not end. On a thread of its own, so that blocking is a failure, not a hang.
@@ -142,47 +159,70 @@ fn a_delayed_fault_goes_on_though_the_breaker_waits_on() {
     thread::spawn(move || {
         let breaking = Breaking::new();
         let mut breaker = Breaker::new(&breaking);
-        breaker.waits(0..1, 3);
-        let start = now_us();
+        breaker.waits(&(0..1));
+        thread::sleep(Duration::from_millis(80));
+        let now = now_us();
+        let gate = breaking.gate_us(0, now);
         breaking.delay_fault(0);
-        tell.send(now_us() - start).unwrap();
+        tell.send((gate.map(|at| at.max(now)), now_us())).unwrap();
     });
-    let took = hear
+    let (gate, end) = hear
         .recv_timeout(Duration::from_secs(5))
         .expect("the fault is blocked");
-    assert!(took >= 8_000, "{took} us");
+    assert!(gate.is_some_and(|gate| end >= gate), "{gate:?}, {end}");
 }
 
-/// How long a fault is delayed whose breaker ends after 10 ms, in microseconds.
-fn delayed_until_the_end() -> u64 {
+/// Whether a fault in a long window goes on before its gate, once the breaker has ended.
+fn delayed_until_the_end() -> bool {
     let breaking = Breaking::new();
     let mut breaker = Breaker::new(&breaking);
-    breaker.waits(0..1, 60);
-    let start = now_us();
+    breaker.waits(&(0..1));
+    thread::sleep(Duration::from_millis(70));
+    let gate = breaking.gate_us(0, now_us()).unwrap();
     thread::scope(|s| {
         let delayed = s.spawn(|| {
             breaking.delay_fault(0);
-            now_us() - start
+            now_us()
         });
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(5));
         drop(breaker);
-        delayed.join().unwrap()
+        delayed.join().unwrap() < gate
     })
 }
 
 #[test]
 fn a_delayed_fault_goes_on_as_soon_as_the_breaker_ends() {
     // A busy machine may make some of the tries late; without the wake-up all of them are.
-    assert!((0..10).any(|_| delayed_until_the_end() < MAX_DELAY_US));
+    assert!((0..10).any(|_| delayed_until_the_end()));
 }
 
 #[test]
-fn more_breakers_than_are_noted_do_no_harm() {
+fn any_number_of_breakers_delays_the_faults_of_all_their_ranges() {
     let breaking = Breaking::new();
-    let mut all: Vec<_> = (0..20).map(|_| Breaker::new(&breaking)).collect();
-    all.iter_mut().for_each(|b| b.waits(0..1, 0));
+    let mut all: Vec<_> = (0..50).map(|_| Breaker::new(&breaking)).collect();
+    let delayed = || {
+        (0..50)
+            .filter(|p| breaking.gate_us(*p, now_us()).is_some())
+            .count()
+    };
+    for (page, breaker) in (0..).zip(&mut all) {
+        breaker.waits(&(page..page + 1));
+    }
+    assert_eq!(delayed(), 50);
+    // Those with a note of their own end first; the others are still there, and one of them waits for more.
+    all.drain(..8);
+    assert_eq!((breaking.gate_us(7, now_us()), delayed()), (None, 42));
+    all[30].waits(&(60..61));
+    assert!(breaking.gate_us(60, now_us()).is_some());
+    all.drain(..41);
+    assert!(breaking.gate_us(49, now_us()).is_some());
+    let mut late = Breaker::new(&breaking);
+    late.waits(&(100..101));
+    assert!(breaking.gate_us(100, now_us()).is_some());
+    drop(late);
+    assert_eq!(breaking.gate_us(100, now_us()), None);
     drop(all);
-    assert_eq!(breaking.delay_us(0), 0);
+    assert_eq!(delayed(), 0);
 }
 
 #[test]

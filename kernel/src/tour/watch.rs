@@ -60,7 +60,10 @@ impl Watch {
             BreakEvent::Waiting { held, locks_held } => {
                 self.change(|seen| seen.waiting = Some((held, locks_held)))
             }
-            BreakEvent::Retry | BreakEvent::Idle => {}
+            BreakEvent::Revoking { .. }
+            | BreakEvent::Overdue { .. }
+            | BreakEvent::Retry
+            | BreakEvent::Idle => {}
         }
     }
 

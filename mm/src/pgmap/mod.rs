@@ -400,10 +400,22 @@ impl<L: LifePolicy> Pgmap<L> {
     /// Sleeps until the folio that contains `pfn` has no pins, whatever is mapped. No lock held by the caller is needed, and
     /// break_layouts holds none. Allocates nothing.
     pub fn wait_unpinned(&self, pfn: Pfn, wait: &Wait) -> Result<(), WaitError> {
+        self.wait_counts(pfn, |counts| counts.pinned == 0, wait)
+    }
+
+    /// Sleeps until the counts of the folio that contains `pfn` are as `wanted`. Who sleeps is woken when the last pin goes and when
+    /// the folio comes to rest; whoever changes something else that `wanted` looks at wakes [`PAGE_WAITERS`] itself. As
+    /// [`Pgmap::wait_unpinned`] otherwise.
+    pub fn wait_counts(
+        &self,
+        pfn: Pfn,
+        wanted: impl Fn(Counts) -> bool,
+        wait: &Wait,
+    ) -> Result<(), WaitError> {
         let Some(folio) = self.folio(pfn) else {
             return Ok(());
         };
-        PAGE_WAITERS.wait_until(folio.pfn.get(), || folio.counts().pinned == 0, wait)
+        PAGE_WAITERS.wait_until(folio.pfn.get(), || wanted(folio.counts()), wait)
     }
 }
 

@@ -1,0 +1,136 @@
+//! How a breaker waits for one page: with no lock held and nothing allocated.
+
+use super::{BreakError, BreakEvent, BreakReport, Held, How};
+use crate::mapping::{Breaker, Mapping};
+use core::ops::Range;
+use mm::lease::{GraceEnd, LeaseState, Why};
+use mm::page::Counts;
+use mm::sync::{Cancel, Wait, WaitError, held_by_current, now_us};
+
+/// How long a breaker leaves its locks for a page that is being unmapped by somebody else, in microseconds. It is woken when that
+/// is done; should the page be mapped anew meanwhile, it looks again after this time.
+const UNMAPPING_US: u64 = 1_000;
+
+/// One wait of a breaker.
+pub(super) struct Waiting<'w, 'a> {
+    pub(super) mapping: &'w Mapping,
+    pub(super) breaker: &'w Breaker<'w>,
+    /// What is being broken, in whole entries.
+    pub(super) pages: Range<u64>,
+    /// The page in the way.
+    pub(super) held: Held,
+    /// The last end of a grace period that was told.
+    pub(super) told: &'w mut GraceEnd,
+    pub(super) report: &'w mut BreakReport<'a>,
+}
+
+impl Waiting<'_, '_> {
+    /// Waits until it makes sense to try again. No lock is held.
+    pub(super) fn wait(&mut self, how: How<'_>) -> Result<(), BreakError> {
+        let How::Wait(wait) = how else {
+            return Err(BreakError::WouldBlock(self.held));
+        };
+        let (held, locks_held) = (self.held, held_by_current());
+        debug_assert!(
+            locks_held.is_empty(),
+            "break_layouts waits while its thread holds {locks_held:?}"
+        );
+        self.report
+            .tell(|| BreakEvent::Waiting { held, locks_held });
+        let start = now_us();
+        let ended = match held.counts.pinned {
+            0 => self.unmapping(&wait),
+            _ => self.pins(&wait),
+        };
+        self.report.waited_us += now_us().saturating_sub(start);
+        // What is told is what holds it now.
+        let now = || self.mapping.held_now(held);
+        ended.map_err(|why| match why {
+            WaitError::TimedOut => BreakError::TimedOut(now()),
+            WaitError::Cancelled => BreakError::Cancelled(now()),
+        })
+    }
+
+    /// Waits for the pins of the page; leases of the range are revoked first.
+    fn pins(&mut self, wait: &Wait<'_>) -> Result<(), WaitError> {
+        loop {
+            self.revoke();
+            let look = self.breaker.next_look_us(now_us());
+            let grace = self.next_grace_end().map_or(u64::MAX, |(end, _)| end.at_us);
+            let woken = self.until(|c| c.pinned == 0, true, wait, look.min(grace));
+            // Pins that come and go faster than we look must not hide the end of the wait.
+            ended(wait)?;
+            self.tell_overdue();
+            let counts = self.mapping.counts_of(&self.held);
+            // Mapped anew: pins pass without a fault, and are not delayed. Only unmapping it again stops them.
+            let mapped_anew = woken.is_err() && now_us() >= look && counts.mapped > 0;
+            if counts.pinned == 0 || mapped_anew {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Somebody else is between clearing an entry and dropping its reference.
+    fn unmapping(&mut self, wait: &Wait<'_>) -> Result<(), WaitError> {
+        ended(wait)?;
+        let look = now_us().saturating_add(UNMAPPING_US);
+        // Both ends mean "look again".
+        let _ = self.until(|c| c.mapped == 0, false, wait, look);
+        ended(wait)
+    }
+
+    /// Sleeps until the counts of the page are as wanted, or `look_us`; for a fresh lease too, if `leases`.
+    fn until(
+        &self,
+        wanted: impl Fn(Counts) -> bool,
+        leases: bool,
+        wait: &Wait<'_>,
+        look_us: u64,
+    ) -> Result<(), WaitError> {
+        let fresh = || leases && self.mapping.leases().has_fresh(&self.pages);
+        let short = Wait {
+            deadline_us: Some(wait.deadline_us.map_or(look_us, |at| at.min(look_us))),
+            ..*wait
+        };
+        self.mapping
+            .pgmap()
+            .wait_counts(self.held.pfn, |c| wanted(c) || fresh(), &short)
+    }
+
+    /// Asks the holders of all leases on the range to let go; each is asked once, whoever breaks.
+    fn revoke(&self) {
+        while let Some(fresh) = self.mapping.leases().revoke_one(&self.pages) {
+            let lease = *fresh.state();
+            self.report.tell(|| BreakEvent::Revoking { lease });
+            let pages = self.pages.clone();
+            fresh.tell(Why::LayoutBreak { pages });
+        }
+    }
+
+    fn next_grace_end(&self) -> Option<(GraceEnd, LeaseState)> {
+        self.mapping
+            .leases()
+            .next_grace_end(&self.pages, *self.told)
+    }
+
+    /// Names the holders whose grace period has ended, each once.
+    fn tell_overdue(&mut self) {
+        let now = now_us();
+        while let Some((end, lease)) = self.next_grace_end().filter(|(end, _)| end.at_us <= now) {
+            *self.told = end;
+            let held = self.mapping.held_now(self.held);
+            self.report.last_held = Some(held);
+            self.report.tell(|| BreakEvent::Overdue { held, lease });
+        }
+    }
+}
+
+fn ended(wait: &Wait<'_>) -> Result<(), WaitError> {
+    if wait.cancel.is_some_and(Cancel::is_cancelled) {
+        return Err(WaitError::Cancelled);
+    }
+    match wait.deadline_us {
+        Some(at) if now_us() >= at => Err(WaitError::TimedOut),
+        _ => Ok(()),
+    }
+}
