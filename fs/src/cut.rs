@@ -17,6 +17,7 @@ use core::ops::Range;
 use dax::layout::{BreakReport, How, Idle, break_layouts};
 use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
+use mm::trace;
 
 use crate::commit::{Freed, FreshSet, Run, Unlinked};
 use crate::error::{ChangeError, TruncateError};
@@ -149,6 +150,7 @@ impl<P: Pmem> Inode<P> {
         let mut blocks = 0;
         for freed in freed {
             blocks += freed.run.len;
+            self.shared.note(trace::Kind::QuarantineIn, freed.run);
             state.quarantine.push(freed);
         }
         blocks

@@ -25,6 +25,7 @@ use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
+use mm::trace::{self, What};
 
 use crate::commit::{Media, Recovered, Run, Unlinked, recover};
 use crate::cut::PAGES_END;
@@ -267,6 +268,9 @@ impl<P: Pmem> Fs<P> {
                 let mut state = self.lock();
                 state.inodes.clear(unlinked.ino());
                 state.orphans_out -= 1;
+                trace::note(trace::Kind::OrphanEnd, || {
+                    What::default().file(unlinked.ino().into(), 0)
+                });
                 reaped += 1;
             } else {
                 self.keep_orphan(inode, unlinked);
@@ -366,6 +370,9 @@ impl<P: Pmem> Fs<P> {
             return;
         }
         while let Some(inode) = self.take_unused() {
+            trace::note(trace::Kind::Evict, || {
+                What::default().file(inode.ino().into(), 0)
+            });
             drop(inode);
         }
     }

@@ -9,6 +9,7 @@ use mm::addr::{Pfn, PfnRange};
 use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
 use mm::sync::{Mutex, SpinLock};
+use mm::trace::{self, What};
 
 use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
 use crate::error::ChangeError;
@@ -124,6 +125,12 @@ impl<P: Pmem> Shared<P> {
     /// floor, it is made to pass (two fences).
     pub fn take(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
         check_headroom()?;
+        let taken = self.take_free(state, want, goal)?;
+        self.note(trace::Kind::Alloc, taken.run());
+        Ok(taken)
+    }
+
+    fn take_free(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
         self.release(state, IN_PASSING);
         if let Some(fresh) = state.space.take(want, goal) {
             return Ok(fresh);
@@ -150,7 +157,10 @@ impl<P: Pmem> Shared<P> {
             quarantine,
             ..
         } = state;
-        quarantine.release(most, ring.passed(), &pages, |free| space.give(free));
+        quarantine.release(most, ring.passed(), &pages, |free| {
+            self.note(trace::Kind::QuarantineOut, free.run());
+            space.give(free);
+        });
     }
 
     /// Hands on all of quarantine that nobody holds.
@@ -160,6 +170,15 @@ impl<P: Pmem> Shared<P> {
             self.release(state, BATCH);
         }
         Ok(())
+    }
+
+    /// An event about the pages of a run.
+    #[inline(always)]
+    pub fn note(&self, kind: trace::Kind, run: Run) {
+        trace::note(kind, || match self.pfn(run.block) {
+            Some(pfn) => What::pages(pfn, run.len),
+            None => What::default(),
+        });
     }
 
     /// Gives back what was allocated and not published.

@@ -57,6 +57,8 @@ pub mod time;
 #[cfg(target_os = "none")]
 pub mod tour;
 #[cfg(target_os = "none")]
+pub mod trace;
+#[cfg(target_os = "none")]
 pub mod uaccess;
 #[cfg(target_os = "none")]
 pub mod virtio;

@@ -34,3 +34,4 @@ pub mod sync;
 pub mod table;
 #[cfg(not(loom))]
 pub mod tlb;
+pub mod trace;

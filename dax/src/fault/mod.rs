@@ -21,6 +21,7 @@ use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use mm::aspace::{Access, FaultAt, FaultError, FaultSink, Installed};
 use mm::page::Owner;
 use mm::pgmap::{AssociateError, Folio, PopulateError};
+use mm::trace::{self, Kind, What};
 
 /// What to do about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,10 +288,21 @@ impl Fault<'_> {
             return Ok(false);
         };
         let pgmap = self.mapping.pgmap();
-        Ok(self
+        let installed = self
             .sink
-            .install_part(va, (pfn, size), folio, pgmap, self.write())?
-            != Installed::Fallback)
+            .install_part(va, (pfn, size), folio, pgmap, self.write())?;
+        if installed != Installed::Fallback {
+            trace::note(Kind::Fault, || self.told(pfn, size));
+        }
+        Ok(installed != Installed::Fallback)
+    }
+}
+
+impl Fault<'_> {
+    fn told(&self, pfn: Pfn, size: PageSize) -> What {
+        let what = What::pages(pfn, size.pages()).at(self.at.va);
+        what.file(self.mapping.owner(), self.at.file_page)
+            .with(self.write().into())
     }
 }
 

@@ -36,6 +36,7 @@ use mm::addr::Pfn;
 use mm::lease::{GraceEnd, HolderName, LeaseState};
 use mm::page::Counts;
 use mm::sync::{HeldList, Mutex, Wait};
+use mm::trace::{self, Kind, What};
 
 pub use idle::Idle;
 use idle::Locked;
@@ -181,10 +182,12 @@ pub fn break_layouts<'i, T>(
     loop {
         let locked = Locked::take(inode, mapping, pages.clone());
         mapping.unmap_range(locked.pages());
+        note(Kind::BreakZapped, mapping, locked.pages().start);
         report.tell(|| BreakEvent::Zapped {
             pages: locked.pages(),
         });
         let Some(held) = mapping.first_held(locked.pages()) else {
+            note(Kind::BreakIdle, mapping, locked.pages().start);
             report.tell(|| BreakEvent::Idle);
             return Ok(Idle::proved(locked));
         };
@@ -203,8 +206,19 @@ pub fn break_layouts<'i, T>(
         }
         .wait(how)?;
         report.retries += 1;
+        trace::note(Kind::BreakRetry, || about(&held, report.retries));
         report.tell(|| BreakEvent::Retry);
     }
+}
+
+fn note(kind: Kind, mapping: &Mapping, index: u64) {
+    trace::note(kind, || What::default().file(mapping.owner(), index));
+}
+
+/// An event about a page that is held.
+fn about(held: &Held, value: u32) -> What {
+    let what = What::pages(held.pfn, 1).file(held.inode, held.index);
+    what.with(value.into())
 }
 
 impl Mapping {

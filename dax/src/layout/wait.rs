@@ -1,11 +1,12 @@
 //! How a breaker waits for one page: with no lock held and nothing allocated.
 
-use super::{BreakError, BreakEvent, BreakReport, Held, How};
+use super::{BreakError, BreakEvent, BreakReport, Held, How, about};
 use crate::mapping::{Breaker, Mapping};
 use core::ops::Range;
 use mm::lease::{GraceEnd, LeaseState, Why};
 use mm::page::Counts;
 use mm::sync::{Cancel, Wait, WaitError, held_by_current, now_us};
+use mm::trace::{self, Kind};
 
 /// How long a breaker leaves its locks for a page that is being unmapped by somebody else, in microseconds. It is woken when that
 /// is done; should the page be mapped anew meanwhile, it looks again after this time.
@@ -28,6 +29,7 @@ impl Waiting<'_, '_> {
     /// Waits until it makes sense to try again. No lock is held.
     pub(super) fn wait(&mut self, how: How<'_>) -> Result<(), BreakError> {
         let How::Wait(wait) = how else {
+            trace::note(Kind::BreakFailed, || about(&self.held, 1));
             return Err(BreakError::WouldBlock(self.held));
         };
         let (held, locks_held) = (self.held, held_by_current());
@@ -37,6 +39,7 @@ impl Waiting<'_, '_> {
         );
         self.report
             .tell(|| BreakEvent::Waiting { held, locks_held });
+        trace::note(Kind::BreakWait, || about(&held, held.counts.pinned));
         let start = now_us();
         let ended = match held.counts.pinned {
             0 => self.unmapping(&wait),
@@ -45,6 +48,10 @@ impl Waiting<'_, '_> {
         self.report.waited_us += now_us().saturating_sub(start);
         // What is told is what holds it now.
         let now = || self.mapping.held_now(held);
+        if let Err(why) = ended {
+            let code = 2 + u32::from(why == WaitError::Cancelled);
+            trace::note(Kind::BreakFailed, || about(&held, code));
+        }
         ended.map_err(|why| match why {
             WaitError::TimedOut => BreakError::TimedOut(now()),
             WaitError::Cancelled => BreakError::Cancelled(now()),

@@ -27,6 +27,7 @@ use arrayvec::ArrayVec;
 use core::ops::Range;
 use mm::sync::atomic::{AtomicU32, Ordering};
 use mm::sync::{SpinLock, Wait, WaitQueue, now_us};
+use mm::trace::{self, Kind, What};
 
 /// Breakers of one mapping that have a note of their own.
 const NOTED: usize = 8;
@@ -140,6 +141,9 @@ impl Breaking {
     pub(crate) fn delay_fault(&self, page: u64) {
         let now = now_us();
         if let Some(gate) = self.gate_us(page, now) {
+            trace::note(Kind::FaultDelayed, || {
+                What::value(gate.saturating_sub(now)).file(0, page)
+            });
             // Both ends of this wait mean "go on": the breaker is done, or the gate is open.
             let _ = self
                 .delayed

@@ -36,6 +36,7 @@ use crate::sync::atomic::{AtomicU32, Ordering, fence};
 use crate::sync::{SpinLock, irq_off};
 use crate::table::{self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe};
 use crate::tlb::Tlb;
+use crate::trace::{self, Kind, What};
 
 /// Entries cleared, or tables detached, under one hold of the lock and flushed at once.
 const BATCH: usize = 64;
@@ -220,6 +221,9 @@ impl Translations {
             let mut batch = self.batch::<BATCH>();
             at = self.scan(at, range.end().as_u64(), |va, leaf| {
                 let entry = table::take(leaf.slot);
+                trace::note(Kind::ZapClear, || {
+                    What::pages(entry.pfn(leaf.size), leaf.size.pages()).at(va)
+                });
                 batch.cleared.push(Cleared {
                     va,
                     entry,
@@ -262,7 +266,9 @@ impl Translations {
 
     fn flush(&self, span: Span) {
         if let Some((start, end)) = span.0 {
+            trace::note(Kind::FlushBegin, || What::value(end - start).at(start));
             self.tlb.flush(self.table.root(), start, end);
+            trace::note(Kind::FlushEnd, || What::value(end - start).at(start));
         }
     }
 
@@ -498,6 +504,7 @@ fn drop_references(cleared: &[Cleared]) {
             .or_else(|| find_pgmap(pfn))
             .expect("a mapped page keeps its pgmap");
         let folio = pgmap.folio(pfn).expect("a mapped page keeps its metadata");
+        trace::note(Kind::DropRef, || What::pages(pfn, 1));
         pgmap.map_put(&folio);
         cached = Some(pgmap);
     }

@@ -40,6 +40,7 @@ use crate::addr::{PageSize, Pfn, PfnRange};
 use crate::life::Gate;
 use crate::sparse::{HeapMeta, MetaAlloc, SparseMap};
 use crate::sync::{Wait, WaitError, WaitQueue, WaitTable};
+use crate::trace::{self, Kind, What};
 use alloc::sync::Arc;
 use core::marker::PhantomData;
 use core::ops::ControlFlow;
@@ -253,6 +254,7 @@ impl<L: LifePolicy> Pgmap<L> {
             });
         }
         folio.head.write(Some(owner), size.order());
+        note_owner(Kind::EntryInsert, &folio, owner);
         Ok(folio)
     }
 
@@ -279,6 +281,9 @@ impl<L: LifePolicy> Pgmap<L> {
                 counts: folio.counts(),
             });
         }
+        if let Some(owner) = folio.owner() {
+            note_owner(Kind::EntryDelete, &folio, owner);
+        }
         folio.head.write(None, 0);
         Ok(())
     }
@@ -298,11 +303,15 @@ impl<L: LifePolicy> Pgmap<L> {
             PAGE_WAITERS.wake_all(folio.pfn.get());
             self.drained.wake_all();
         }
+        if got.is_ok() {
+            self.note(Kind::MapGet, folio, |c| c.mapped);
+        }
         got
     }
 
     /// Drops one mapping, after the page-table entry is gone from memory and from every TLB. Any context.
     pub fn map_put(&self, folio: &Folio<'_>) {
+        self.note(Kind::MapPut, folio, |c| c.mapped.saturating_sub(1));
         if folio.head.refs().put_mapped().is_idle() {
             self.came_to_rest(folio);
             PAGE_WAITERS.wake_all(folio.pfn.get());
@@ -314,14 +323,16 @@ impl<L: LifePolicy> Pgmap<L> {
     pub fn try_pin(&self, folio: &Folio<'_>, n: u32) -> Result<(), PinError> {
         L::pin(&self.gate, n)?;
         let pinned = folio.head.refs().try_pin(n);
-        if pinned.is_err() {
-            self.released(L::unpin(&self.gate, n));
+        match pinned {
+            Ok(()) => self.note(Kind::Pin, folio, |_| n),
+            Err(_) => self.released(L::unpin(&self.gate, n)),
         }
         pinned
     }
 
     /// Drops `n` pins; wakes those who wait for the folio's pins when none is left. Any context.
     pub fn unpin(&self, folio: &Folio<'_>, n: u32) {
+        self.note(Kind::Unpin, folio, |_| n);
         let left = folio.head.refs().put_pinned(n);
         if left.is_idle() {
             self.came_to_rest(folio);
@@ -362,6 +373,14 @@ impl<L: LifePolicy> Pgmap<L> {
     fn came_to_rest(&self, folio: &Folio<'_>) {
         self.ops.page_idle(folio.pfn, folio.size);
         self.released(L::idle(&self.gate));
+    }
+
+    #[inline(always)]
+    fn note(&self, kind: Kind, folio: &Folio<'_>, value: impl FnOnce(Counts) -> u32) {
+        trace::note(kind, || {
+            let value = u64::from(value(folio.counts()));
+            What::pages(folio.pfn, folio.size.pages()).with(value)
+        });
     }
 
     fn released(&self, drained: bool) {
@@ -417,6 +436,12 @@ impl<L: LifePolicy> Pgmap<L> {
         };
         PAGE_WAITERS.wait_until(folio.pfn.get(), || wanted(folio.counts()), wait)
     }
+}
+
+#[inline(always)]
+fn note_owner(kind: Kind, folio: &Folio<'_>, owner: Owner) {
+    let what = What::pages(folio.pfn, folio.size.pages());
+    trace::note(kind, || what.file(owner.inode, owner.index));
 }
 
 #[cfg(test)]

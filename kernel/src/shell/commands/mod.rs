@@ -11,6 +11,7 @@ mod names;
 mod pages;
 mod removal;
 mod system;
+mod trace;
 mod volume;
 
 pub use self::failures::{CutFailure, Missing};
@@ -92,6 +93,7 @@ const COMMANDS: &[Command<Machine>] = &[
     system::UPTIME,
     system::MEM,
     bench::BENCH,
+    trace::TRACE,
     system::TOUR,
     system::POWEROFF,
     system::PANIC,
