@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::Bench;
 use crate::host_fs::FsCommand;
 use crate::image::{self, ImageKind};
 use crate::kernel::{self, Profile};
@@ -68,6 +69,8 @@ enum Command {
     Exec(Exec),
     /// Writes bootable disk images.
     Image(Image),
+    /// Runs the guest's benchmarks: with --icount in instructions, else in time.
+    Bench(Bench),
     /// Works on the file system in a pmem image, without a machine.
     #[command(subcommand)]
     Fs(FsCommand),
@@ -114,6 +117,7 @@ impl Cli {
             Some(Command::Shell) => self.boot(Task::Shell),
             Some(Command::Exec(exec)) => self.boot(Task::Exec(exec.script()?)),
             Some(Command::Image(image)) => image.write(self.profile()),
+            Some(Command::Bench(bench)) => bench.run(&self.session(Task::Exec(bench.script()))),
             Some(Command::Fs(fs)) => fs.run(),
         }
     }
@@ -127,12 +131,16 @@ impl Cli {
     }
 
     fn boot(&self, task: Task) -> Result<Outcome> {
+        self.session(task).run()
+    }
+
+    fn session(&self, task: Task) -> Session {
         let limit = self
             .run
             .timeout
             .map(|t| t.0)
             .or(matches!(task, Task::Exec(_)).then_some(UNWATCHED));
-        let session = Session {
+        Session {
             options: self.machine.clone(),
             task,
             profile: self.profile(),
@@ -140,8 +148,7 @@ impl Cli {
             gdb: self.run.gdb,
             log: self.run.log.clone(),
             raw: self.raw.clone(),
-        };
-        session.run()
+        }
     }
 }
 

@@ -107,7 +107,8 @@ impl MachineOptions {
         Ok(machine)
     }
 
-    fn accel(&self) -> Accel {
+    /// What runs the machine.
+    pub fn accel(&self) -> Accel {
         match self.accel {
             AccelChoice::Kvm => Accel::Kvm,
             AccelChoice::Auto if !self.icount => Accel::best(),

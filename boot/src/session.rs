@@ -61,6 +61,14 @@ impl Session {
     /// # Errors
     /// When the host cannot set up: [`Outcome::Setup`].
     pub fn run(&self) -> Result<Outcome> {
+        self.run_into(stdout())
+    }
+
+    /// As [`Session::run`], but a script's output goes to `output`.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_into(&self, output: impl Write) -> Result<Outcome> {
         let elf = kernel::build(kernel::Program::Kernel, self.profile)?;
         let mut machine = self.options.prepare(firmware(self.options.boot, &elf)?)?;
         machine.raw.clone_from(&self.raw);
@@ -78,7 +86,7 @@ impl Session {
             .filter(|_| !self.gdb)
             .map(|limit| Instant::now() + limit);
         match self.task {
-            Task::Exec(_) => exec(qemu, deadline),
+            Task::Exec(_) => exec(qemu, deadline, output),
             Task::Shell => interact(qemu, deadline),
             Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
             Task::Tour => show(qemu, deadline, |bytes| bytes),
@@ -188,9 +196,9 @@ fn feed(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
     })
 }
 
-/// Prints the commands' output alone; everything else goes to standard error.
-fn exec(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
-    let mut sorter = Sorter::new(stdout(), stderr());
+/// Passes on the commands' output alone; everything else goes to standard error.
+fn exec(mut qemu: Qemu, deadline: Option<Instant>, output: impl Write) -> Result<Outcome> {
+    let mut sorter = Sorter::new(output, stderr());
     let end = loop {
         match qemu.next(deadline)? {
             Event::Output(bytes) => sorter.take(&bytes)?,
@@ -202,7 +210,6 @@ fn exec(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
         }
     };
     let status = sorter.finish()?;
-    stdout().flush()?;
     match (ended(end), status) {
         (Outcome::Success, Some(0)) => Ok(Outcome::Success),
         (Outcome::Success | Outcome::GuestFailed, Some(_)) => Ok(Outcome::GuestFailed),

@@ -1,8 +1,11 @@
 //! Page faults, from the exception to the return, by one access to each page of a mapping.
 
-use super::bed::{Bed, Grain, PAGES, View};
+use super::bed::{Bed, Grain, View};
 use super::error::BenchError;
 use super::sample::Sample;
+
+/// Pages that are touched: 16 MiB.
+const PAGES: u64 = 4096;
 
 /// How a page is accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Benchmarks: what one operation costs, in instructions where the machine counts them, else in time.
 //!
 //! Each benchmark is a function in [`BENCHES`] that makes its own ground, measures with [`Bed::measure`] or the counter itself, and
-//! cleans up. It runs once to warm up (metadata populated, tables and heap grown) and then [`RUNS`] times; the best is shown, the worst is
-//! in the JSON. What the clock's two readings cost is measured once and taken off.
+//! cleans up. It runs once to warm up (metadata populated, tables and heap grown), then once where instructions are counted, and five
+//! times where it is time: the best and the worst are shown. What the clock's two readings cost is measured once and taken off.
 //!
 //! How QEMU counts instructions, and what the figures were: `docs/figures.md`.
 
@@ -23,15 +23,12 @@ use alloc::string::String;
 use alloc::sync::Arc;
 
 use self::bed::{Bed, Grain};
-use self::clock::Clock;
+use self::clock::{Clock, Unit};
 pub use self::error::{BenchError, NoSuchBench};
 use self::faults::Touch;
 use self::sample::{Figure, Sample};
 use crate::machine::Fs;
 use crate::shell::{CommandError, On, Out};
-
-/// Measured runs of each benchmark, after one that warms up.
-const RUNS: usize = 3;
 
 /// One benchmark.
 pub struct Bench {
@@ -171,7 +168,7 @@ pub fn run(fs: Arc<Fs>, filter: &str, out: &Out) -> Result<(), CommandError> {
         .filter(|b| b.name.contains(filter))
         .peekable();
     wanted.peek().ok_or(NoSuchBench).on(|| filter)?;
-    out.heading(&sample::head());
+    out.heading(&protocol::bench::head());
     wanted.try_for_each(|bench| report(bench, &bed, out))
 }
 
@@ -183,8 +180,16 @@ fn report(bench: &Bench, bed: &Bed, out: &Out) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// One run more than this warms up; instructions need no second opinion.
+const fn runs(unit: Unit) -> usize {
+    match unit {
+        Unit::Instructions => 1,
+        Unit::Time => 5,
+    }
+}
+
 fn figure(bench: &Bench, bed: &Bed) -> Result<Figure, BenchError> {
     (bench.run)(bed)?;
     let first = Figure::of((bench.run)(bed)?);
-    (1..RUNS).try_fold(first, |figure, _| Ok(figure.with((bench.run)(bed)?)))
+    (1..runs(bed.clock.unit)).try_fold(first, |figure, _| Ok(figure.with((bench.run)(bed)?)))
 }

@@ -1,9 +1,12 @@
 //! Pinning what is mapped, in batches, and letting it go.
 
-use super::bed::{Bed, Grain, PAGES, View};
+use super::bed::{Bed, Grain, View};
 use super::error::BenchError;
 use super::sample::{Counters, Sample};
 use crate::time::ticks;
+
+/// Pages that are pinned: 16 MiB.
+const PAGES: u64 = 4096;
 
 /// Ticks of all the pins, and of all the drops.
 struct Cost {

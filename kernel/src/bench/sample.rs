@@ -108,7 +108,11 @@ impl Figure {
                 timed(per_op(time::ns_of(ticks), ops)).map_or(Value::None, Value::Thousandths),
             ),
             ("ns", timed(time::ns_of(ticks)).into()),
-            ("ns_worst", timed(time::ns_of(self.worst_ticks)).into()),
+            (
+                "ns_worst_per_op",
+                timed(per_op(time::ns_of(self.worst_ticks), ops))
+                    .map_or(Value::None, Value::Thousandths),
+            ),
         ]
     }
 }
@@ -118,49 +122,10 @@ fn per_op(all: u64, ops: u64) -> u64 {
     (u128::from(all) * 1000 / u128::from(ops.max(1))) as u64
 }
 
-/// The columns of the table, each wide enough for what comes.
-const COLUMNS: [(&str, usize); 9] = [
-    ("unit", 7),
-    ("ops", 7),
-    ("instructions_per_op", 12),
-    ("instructions", 13),
-    ("ipis", 8),
-    ("shootdowns", 10),
-    ("pages_flushed", 8),
-    ("full_flushes", 8),
-    ("ns_per_op", 14),
-];
-const NAME_WIDTH: usize = 30;
-
-/// The head of the table.
-pub fn head() -> String {
-    let heads = [
-        "unit",
-        "ops",
-        "instr/op",
-        "instr",
-        "IPIs",
-        "shootdowns",
-        "pages",
-        "full",
-        "ns/op",
-    ];
-    heads.iter().zip(COLUMNS).fold(
-        format!("{:<NAME_WIDTH$}", "benchmark"),
-        |line, (head, (_, width))| format!("{line} {head:>width$}"),
-    )
-}
-
 /// A row of the table.
 pub fn row(fields: &Fields) -> String {
-    let value = |key: &str| {
-        fields
-            .iter()
-            .find(|(k, _)| *k == key)
-            .map_or(&Value::None, |(_, v)| v)
-    };
-    COLUMNS.iter().fold(
-        format!("{:<NAME_WIDTH$}", format!("{}", value("name"))),
-        |line, &(key, width)| format!("{line} {:>width$}", format!("{}", value(key))),
-    )
+    protocol::bench::row(|key| {
+        let found = fields.iter().find(|(k, _)| *k == key);
+        found.map_or(String::new(), |(_, value)| format!("{value}"))
+    })
 }
