@@ -72,7 +72,7 @@ pub struct MachineOptions {
     #[arg(long, global = true, value_name = "S", default_value = "512M")]
     pub memory: Size,
     /// CPUs.
-    #[arg(long, global = true, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=255))]
+    #[arg(long, global = true, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
     /// How the kernel gets into the machine.
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -93,7 +93,7 @@ impl MachineOptions {
     pub fn prepare(&self, firmware: Firmware) -> Result<Machine, PrepareError> {
         let mut machine = Machine::new(firmware);
         machine.memory = self.memory;
-        machine.cpus = self.cpus;
+        machine.cpus = if self.icount { 1 } else { self.cpus };
         machine.icount = self.icount;
         machine.accel = self.accel();
         machine.nvdimms = self.nvdimms()?;

@@ -1,6 +1,7 @@
-//! The kernel's address space and its page faults.
+//! The address spaces and their page faults.
 //!
-//! One [`AddressSpace`] lives in the lower half of the kernel's own table. A fault at one of its addresses, from a thread with interrupts on, is
+//! One [`AddressSpace`] lives in the lower half of the kernel's own table; others have roots of their own, and all have the same window. A thread
+//! is in one of them. A fault at an address of the window, from a thread with interrupts on, is
 //! handled on that thread's stack with interrupts on again: the handler takes sleeping locks and waits like any other
 //! code. A fault that cannot be satisfied ends the access with an error if `uaccess` made it; from anywhere else, and
 //! for every other address, it is the kernel's own mistake and a panic.
@@ -22,7 +23,8 @@ use x86_64::instructions::interrupts;
 use x86_64::registers::control::Cr2;
 
 use crate::cpu::trap::TrapFrame;
-use crate::mem::paging::{self, MachineTlb, TableMem};
+use crate::mem::paging::{self, TableMem};
+use crate::mem::tlb::MachineTlb;
 use crate::{thread, uaccess};
 
 /// Where mapped files lie.
@@ -42,14 +44,33 @@ pub fn space() -> &'static Arc<AddressSpace> {
         .expect("the address space is made before the first thread")
 }
 
-/// Makes the address space.
+/// The address space of the running thread: the kernel's own, unless it was made by `thread::spawn_in`.
+pub fn current_space() -> Arc<AddressSpace> {
+    thread::with_space(Arc::clone)
+}
+
+/// A new address space with a root table of its own, whose upper half is the kernel's. Its window is that of the kernel's own space.
+///
+/// Threads enter it by `thread::spawn_in` alone, and each holds a reference, so that when the last reference goes no CPU is on its root: a
+/// CPU is on a root only while it runs a thread of that space (an idle one is on the kernel's root).
+///
+/// # Errors
+/// `OutOfMemory` if there is none for it.
+pub fn new_space() -> Result<Arc<AddressSpace>, OutOfMemory> {
+    AddressSpace::new(Arc::new(TableMem), Arc::new(MachineTlb), window())
+}
+
+fn window() -> VaRange {
+    VaRange::new(VirtAddr::new(WINDOW_START), WINDOW_PAGES).expect("the window is a range")
+}
+
+/// Makes the kernel's own address space.
 pub(crate) fn init() -> Result<(), OutOfMemory> {
-    let window =
-        VaRange::new(VirtAddr::new(WINDOW_START), WINDOW_PAGES).expect("the window is a range");
     let root = paging::kernel().root();
     // SAFETY: the root and its tables are never freed, and nothing else maps below the higher half.
-    let space =
-        unsafe { AddressSpace::with_root(Arc::new(TableMem), Arc::new(MachineTlb), root, window) }?;
+    let space = unsafe {
+        AddressSpace::with_root(Arc::new(TableMem), Arc::new(MachineTlb), root, window())
+    }?;
     SPACE.call_once(|| space);
     Ok(())
 }
@@ -72,7 +93,7 @@ fn is_ours(va: VirtAddr, frame: &TrapFrame) -> bool {
 fn in_window(va: VirtAddr, frame: &mut TrapFrame) {
     let access = access(frame.error);
     interrupts::enable();
-    let done = space().handle_fault(va, access);
+    let done = thread::with_space(|space| space.handle_fault(va, access));
     interrupts::disable();
     if let Err(error) = done
         && !uaccess::fix_up(frame, error)

@@ -1,12 +1,12 @@
 //! Device interrupts: vectors, their handlers, and the messages and lines that raise them.
 //!
 //! A driver asks for a vector with [`allocate_vector`] and gives its device either [`msi_message`] (MSI, MSI-X) or a line of the
-//! I/O APIC ([`route_line`]). Handlers run with interrupts off, on the interrupted thread's stack: they do not sleep, do not
+//! I/O APIC ([`route_line`]). All of them lead to the boot CPU: the devices here interrupt seldom. Handlers run with interrupts off, on the interrupted thread's stack: they do not sleep, do not
 //! allocate, and wake threads through `mm::sync`'s wait queues. The end of interrupt is sent after the handler.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cpu::{apic, ioapic};
+use crate::cpu::{self, apic, ioapic};
 use crate::lock::IrqLock;
 
 pub use crate::cpu::ioapic::{NoSuchLine, Trigger};
@@ -18,6 +18,11 @@ const FIRST: u8 = 0x20;
 const LAST: u8 = 0xef;
 /// The vector of the CPU-local timer.
 pub(crate) const TIMER_VECTOR: u8 = 0xf0;
+
+/// The vector by which a CPU asks another to look at its run queue.
+pub(crate) const RESCHEDULE_VECTOR: u8 = 0xf1;
+/// The vector by which a CPU asks others to drop translations.
+pub(crate) const SHOOTDOWN_VECTOR: u8 = 0xf2;
 
 const LINES: usize = (LAST - FIRST) as usize + 1;
 
@@ -67,19 +72,19 @@ pub fn allocate_vector(name: &'static str, handler: Handler) -> Result<Vector, N
 /// The message that raises `vector` on the boot CPU: fixed delivery, edge-triggered.
 pub fn msi_message(vector: Vector) -> Msi {
     Msi {
-        address: 0xfee0_0000 | u64::from(apic::id() & 0xff) << 12,
+        address: 0xfee0_0000 | u64::from(cpu::boot_apic_id() & 0xff) << 12,
         data: u32::from(vector.0),
     }
 }
 
 /// Leads the line `gsi` of the I/O APIC to `vector`.
 pub fn route_line(gsi: u32, trigger: Trigger, vector: Vector) -> Result<(), NoSuchLine> {
-    ioapic::route(gsi, trigger, vector.0, apic::id())
+    ioapic::route(gsi, trigger, vector.0, cpu::boot_apic_id())
 }
 
 /// Leads the ISA interrupt `isa` (0 to 15) to `vector`.
 pub fn route_isa(isa: u8, vector: Vector) -> Result<(), NoSuchLine> {
-    ioapic::route_isa(isa, vector.0, apic::id())
+    ioapic::route_isa(isa, vector.0, cpu::boot_apic_id())
 }
 
 /// Calls `each` with name, vector and number of interrupts of every vector in use.
@@ -99,9 +104,12 @@ pub fn counts(mut each: impl FnMut(&'static str, Vector, u64)) {
 
 /// Runs what belongs to `vector`. Called by the trap entry with interrupts off.
 pub(crate) fn dispatch(vector: u8) {
+    crate::mem::tlb::leave_idle();
     match vector {
         apic::SPURIOUS_VECTOR => return,
         TIMER_VECTOR => crate::thread::timer_tick(),
+        RESCHEDULE_VECTOR => {} // the flag is looked at when the trap ends
+        SHOOTDOWN_VECTOR => crate::mem::tlb::answer(),
         FIRST..=LAST => device(vector),
         _ => unexpected(vector),
     }

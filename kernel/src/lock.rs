@@ -70,6 +70,11 @@ impl IrqOff {
         interrupts::disable();
         Self { were_on }
     }
+
+    /// Whether interrupts come on again at the end.
+    pub fn were_on(&self) -> bool {
+        self.were_on
+    }
 }
 
 impl Default for IrqOff {

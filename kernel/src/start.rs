@@ -5,12 +5,11 @@ use alloc::string::String;
 
 use protocol::cmdline::CommandLine;
 use spin::Once;
-use x86_64::VirtAddr;
 
 use crate::boot::BootInfo;
-use crate::cpu::{self, apic, ioapic};
+use crate::cpu::{self, apic, ioapic, smp};
 use crate::exit::{ExitCode, exit};
-use crate::mem::{frames, heap, paging};
+use crate::mem::{frames, heap, paging, tlb};
 use crate::{console, fault, fw_cfg, logger, pmem, thread, time};
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
@@ -49,7 +48,7 @@ pub fn start(info: BootInfo) -> ! {
     cpu::harden();
     frames::init_early(boot);
     paging::build(boot);
-    let stack = thread::boot_stack().expect("memory for the boot stack");
+    let stack = thread::map_idle(0).expect("memory for the boot stack");
     paging::enter(stack.top(), on_own_tables)
 }
 
@@ -71,11 +70,15 @@ extern "sysv64" fn on_own_tables() -> ! {
     CommandLine::parse(CMDLINE.get().map_or("", String::as_str), |word| {
         log::warn!("unknown word {word:?} on the command line")
     });
-    cpu::init(0, ist_stacks(0));
+    cpu::prepare(0).expect("memory for the traps' stacks");
+    cpu::init(0);
+    tlb::run_on(paging::kernel().root());
     thread::init();
     interrupt_controllers();
     time::init();
+    cpu::go_online();
     fault::init().expect("memory for the address space");
+    smp::start_others();
     console::listen();
     thread::spawn("main", main).expect("memory for the first thread");
     thread::idle()
@@ -85,16 +88,6 @@ extern "sysv64" fn on_own_tables() -> ! {
 fn main() {
     pmem::init();
     exit(holdfast_main())
-}
-
-fn ist_stacks(cpu: usize) -> [VirtAddr; cpu::IST_STACKS] {
-    core::array::from_fn(|i| {
-        VirtAddr::new(
-            thread::map_ist(cpu, i)
-                .expect("memory for the stacks of traps")
-                .top(),
-        )
-    })
 }
 
 fn interrupt_controllers() {

@@ -1,4 +1,4 @@
-//! The local APIC of this CPU: by MSRs (x2APIC) where CPUID offers that, else by its page of registers (xAPIC).
+//! The local APIC of this CPU, and what it sends to the others: by MSRs (x2APIC) where CPUID offers that, else by its page of registers (xAPIC).
 //!
 //! Registers are named by their xAPIC offset; the MSR is `0x800 + offset / 16`. Source: Intel SDM volume 3, chapter 11.
 #![expect(unsafe_code, reason = "device registers")]
@@ -7,6 +7,7 @@ use spin::Once;
 use x86_64::PhysAddr;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
 
+use crate::lock::IrqOff;
 use crate::mem::paging::{Cache, map_phys};
 
 const ID: u32 = 0x20;
@@ -19,6 +20,15 @@ const LVT_ERROR: u32 = 0x370;
 const TIMER_INITIAL: u32 = 0x380;
 const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
+const COMMAND: u32 = 0x300;
+const COMMAND_TO: u32 = 0x310;
+
+/// Delivery modes and the level bit of an interrupt command.
+const ASSERT: u32 = 1 << 14;
+const NMI: u32 = 4 << 8;
+const INIT: u32 = 5 << 8;
+const STARTUP: u32 = 6 << 8;
+const PENDING: u32 = 1 << 12;
 
 const MASKED: u32 = 1 << 16;
 const ENABLE: u32 = 1 << 8;
@@ -81,6 +91,54 @@ pub fn id() -> u32 {
         raw >> 24
     } else {
         raw
+    }
+}
+
+/// Whether an interrupt can be sent to the CPU with this id.
+pub fn reaches(id: u32) -> bool {
+    id < u8::MAX.into() || matches!(ACCESS.get(), Some(Access::Msrs))
+}
+
+/// Resets the CPU with this id, which then waits for a start-up interrupt.
+pub(super) fn send_init(id: u32) {
+    command(id, INIT | ASSERT);
+}
+
+/// Starts a CPU that was reset, in real mode at the page `page`.
+pub(super) fn send_startup(id: u32, page: u8) {
+    command(id, STARTUP | ASSERT | u32::from(page));
+}
+
+/// Sends `vector` to the CPU with this id. What the sender has written before is visible to the handler.
+pub(super) fn send(id: u32, vector: u8) {
+    command(id, ASSERT | u32::from(vector));
+}
+
+/// Sends a non-maskable interrupt to the CPU with this id.
+pub(super) fn send_nmi(id: u32) {
+    command(id, NMI | ASSERT);
+}
+
+fn command(id: u32, what: u32) {
+    // The two registers of the xAPIC are one command: no handler may come in between.
+    let _irq = IrqOff::new();
+    match ACCESS.get() {
+        Some(Access::Page(_)) => {
+            while read(COMMAND) & PENDING != 0 {
+                core::hint::spin_loop();
+            }
+            write(COMMAND_TO, id << 24);
+            write(COMMAND, what);
+        }
+        Some(Access::Msrs) => {
+            // SAFETY: x2APIC mode is on and the MSR is the command register. Writes to it are not ordered after earlier stores
+            // by themselves (SDM volume 3, 11.12.3), hence the fences.
+            unsafe {
+                core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags));
+                Msr::new(0x800 + COMMAND / 16).write(u64::from(id) << 32 | u64::from(what));
+            }
+        }
+        None => {}
     }
 }
 

@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 
+use mm::mem::{OutOfMemory, try_box};
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::load_tss;
@@ -18,26 +19,46 @@ pub const IST_NMI: u8 = 2;
 /// The IST slot of the machine check.
 pub const IST_MACHINE_CHECK: u8 = 3;
 
-/// Loads a new GDT and TSS on this CPU; they live for ever. Clobbers GS.
-pub fn load(ist_tops: [VirtAddr; IST_STACKS]) {
-    let mut tss = TaskStateSegment::new();
-    let mut stacks = tss.interrupt_stack_table;
-    stacks[..IST_STACKS].copy_from_slice(&ist_tops);
-    tss.interrupt_stack_table = stacks;
-    let tss = Box::leak(Box::new(tss));
-    let gdt = Box::leak(Box::new(GlobalDescriptorTable::new()));
-    let code = gdt.append(Descriptor::kernel_code_segment());
-    let data = gdt.append(Descriptor::kernel_data_segment());
-    let task = gdt.append(Descriptor::tss_segment(tss));
-    gdt.load();
-    // SAFETY: the selectors name descriptors of the table just loaded, of the kinds that the registers want.
-    unsafe {
-        CS::set_reg(code);
-        SS::set_reg(data);
-        DS::set_reg(data);
-        ES::set_reg(data);
-        FS::set_reg(SegmentSelector::NULL);
-        GS::set_reg(SegmentSelector::NULL);
-        load_tss(task);
+/// One CPU's descriptor table, which lives for ever.
+pub struct Segments {
+    table: GlobalDescriptorTable,
+    code: SegmentSelector,
+    data: SegmentSelector,
+    task: SegmentSelector,
+}
+
+impl Segments {
+    /// Makes a table for a CPU whose trap stacks end at `ist_tops`.
+    pub fn new(ist_tops: [VirtAddr; IST_STACKS]) -> Result<&'static Self, OutOfMemory> {
+        let mut tss = TaskStateSegment::new();
+        let mut stacks = tss.interrupt_stack_table;
+        stacks[..IST_STACKS].copy_from_slice(&ist_tops);
+        tss.interrupt_stack_table = stacks;
+        let tss = Box::leak(try_box(tss)?);
+        let mut table = GlobalDescriptorTable::new();
+        let code = table.append(Descriptor::kernel_code_segment());
+        let data = table.append(Descriptor::kernel_data_segment());
+        let task = table.append(Descriptor::tss_segment(tss));
+        Ok(Box::leak(try_box(Self {
+            table,
+            code,
+            data,
+            task,
+        })?))
+    }
+
+    /// Loads the table on this CPU, which no other CPU has done. Clobbers GS.
+    pub fn load(&'static self) {
+        self.table.load();
+        // SAFETY: the selectors name descriptors of the table just loaded, of the kinds that the registers want.
+        unsafe {
+            CS::set_reg(self.code);
+            SS::set_reg(self.data);
+            DS::set_reg(self.data);
+            ES::set_reg(self.data);
+            FS::set_reg(SegmentSelector::NULL);
+            GS::set_reg(SegmentSelector::NULL);
+            load_tss(self.task);
+        }
     }
 }

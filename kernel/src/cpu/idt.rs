@@ -6,9 +6,9 @@
 //! words, so the call happens on an aligned stack.
 #![expect(unsafe_code, reason = "entry stubs and the table register")]
 
-use alloc::boxed::Box;
 use core::arch::global_asm;
 
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, Segment};
 use x86_64::instructions::tables::lidt;
@@ -112,13 +112,16 @@ impl Gate {
     }
 }
 
-/// Loads a new table on this CPU; it lives for ever.
+/// The table of all CPUs.
+static TABLE: Once<[Gate; VECTORS]> = Once::new();
+
+/// Loads the table on this CPU. All CPUs share it: their code selectors are the same.
 pub fn load() {
     let stubs = (&raw const trap_stubs) as u64;
     let selector = CS::get_reg().0;
     let gate =
         |vector: usize| Gate::new(stubs + vector as u64 * STUB_BYTES, selector, ist_of(vector));
-    let table: &[Gate; VECTORS] = Box::leak(Box::new(core::array::from_fn(gate)));
+    let table = TABLE.call_once(|| core::array::from_fn(gate));
     let pointer = DescriptorTablePointer {
         limit: (size_of_val(table) - 1) as u16,
         base: VirtAddr::from_ptr(table),

@@ -81,6 +81,10 @@ impl fmt::Display for TrapFrame {
 pub(super) extern "C" fn trap_entry(frame: &mut TrapFrame) {
     match frame.vector {
         14 => crate::fault::page_fault(frame),
+        2 => {
+            crate::panic::stop_if_told();
+            fatal(frame)
+        }
         0..=31 => fatal(frame),
         vector => irq::dispatch(vector as u8),
     }

@@ -135,6 +135,27 @@ pub fn init_early(boot: &BootInfo) {
     };
 }
 
+/// The highest `pages` pages of free RAM below 640 KiB, page 0 excepted: for the start code of other CPUs. They were never the
+/// allocator's; the same pages at each call.
+pub fn low_pages(pages: u64) -> Option<PhysAddr> {
+    const END: u64 = 0xa_0000;
+    let boot = crate::boot_info();
+    let mut best = None;
+    for range in usable(boot).filter(|r| r.start < END) {
+        let end = range.end.min(END);
+        free_parts(
+            Range { end, ..range },
+            &[(0, PAGE_SIZE), boot.image],
+            |start, end| {
+                if end - start >= pages * PAGE_SIZE {
+                    best = best.max(Some(end - pages * PAGE_SIZE));
+                }
+            },
+        );
+    }
+    best.map(PhysAddr::new)
+}
+
 fn usable(boot: &BootInfo) -> impl Iterator<Item = Range> + '_ {
     boot.memory
         .ranges()

@@ -50,7 +50,11 @@ unsafe impl GlobalAlloc for KernelHeap {
 /// # Panics
 /// Without memory for them; the machine cannot start then.
 pub fn init() {
-    map(BASE, FIRST_BYTES).expect("memory for the first heap pages");
+    assert_eq!(
+        map(BASE, FIRST_BYTES),
+        FIRST_BYTES,
+        "memory for the first heap pages"
+    );
     // SAFETY: the range has just been mapped for the heap alone.
     unsafe { HEAP.0.lock().init(BASE as *mut u8, FIRST_BYTES as usize) };
     mm::mem::set_headroom_probe(headroom);
@@ -86,30 +90,20 @@ fn grow(heap: &mut Heap, layout: Layout) -> Result<(), OutOfMemory> {
     if size == 0 || by > MAX_BYTES - size || by / PAGE_SIZE > growable_frames() {
         return Err(OutOfMemory);
     }
-    map(BASE + size, by)?;
+    let got = map(BASE + size, by);
     // SAFETY: the bytes behind the end have just been mapped for the heap.
-    unsafe { heap.extend(by as usize) };
-    Ok(())
+    unsafe { heap.extend(got as usize) };
+    if got == by { Ok(()) } else { Err(OutOfMemory) }
 }
 
-/// Maps `len` bytes of new frames at `start`, all or nothing.
-fn map(start: u64, len: u64) -> Result<(), OutOfMemory> {
-    for at in (start..start + len).step_by(PAGE_SIZE as usize) {
-        if map_one(at).is_err() {
-            (start..at).step_by(PAGE_SIZE as usize).for_each(unmap_one);
-            return Err(OutOfMemory);
-        }
-    }
-    Ok(())
+/// Maps up to `len` bytes of new frames at `start`; says how many. What was mapped stays, for taking it back would need a shootdown,
+/// which cannot be done under the heap's lock.
+fn map(start: u64, len: u64) -> u64 {
+    let pages = (start..start + len).step_by(PAGE_SIZE as usize);
+    pages.take_while(|&at| map_one(at).is_ok()).count() as u64 * PAGE_SIZE
 }
 
 fn map_one(va: u64) -> Result<(), OutOfMemory> {
     let frame = frames::alloc(0).ok_or(OutOfMemory)?;
     paging::map_page(VirtAddr::new(va), frame.phys()).inspect_err(|_| frames::free(frame, 0))
-}
-
-fn unmap_one(va: u64) {
-    if let Some(phys) = paging::unmap_page(VirtAddr::new(va)) {
-        frames::free(mm::addr::Pfn::from_phys(phys), 0);
-    }
 }

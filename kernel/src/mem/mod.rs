@@ -11,6 +11,7 @@
 pub mod frames;
 pub(crate) mod heap;
 pub mod paging;
+pub mod tlb;
 
 pub use frames::inject_failures;
 

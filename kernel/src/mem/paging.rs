@@ -5,19 +5,18 @@
 //! itself is *not* in the direct map, so its text has no writable alias. [`enter`] moves the CPU over, and
 //! [`map_phys`] adds devices, firmware tables and pmem when somebody asks for them; what it maps stays for ever.
 //!
-//! Everything is supervisor-only and global to all CPUs: there is one root.
+//! Everything is supervisor-only. All CPUs start on this root; every other root has the same upper half ([`TableMem`]'s `new_root`), whose mappings are
+//! only ever added to.
 #![expect(unsafe_code, reason = "page tables of the running kernel")]
 
 use core::arch::asm;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use mm::addr::{PAGE_SIZE, PageSize, Pfn, PhysAddr, VirtAddr};
 use mm::mem::OutOfMemory;
 use mm::table::{ENTRIES, MapFlags, MapPageError, PageTable, PageTableMem};
-use mm::tlb::Tlb;
 use spin::Once;
-use x86_64::instructions::tlb as cpu_tlb;
 use x86_64::registers::control::Cr3;
 
 use super::frames;
@@ -27,8 +26,9 @@ use crate::memmap::{Kind, free_parts};
 
 /// Where the direct map ends: physical addresses above its size cannot be mapped.
 const DIRECT_BYTES: u64 = 1 << 46;
-/// From this many pages on a flush reloads CR3 instead of naming each page.
-const FLUSH_ALL_PAGES: u64 = 64;
+
+/// What one entry of the root table covers.
+const TOP_ENTRY_BYTES: u64 = 1 << 39;
 
 const KERNEL_DATA: MapFlags = MapFlags::WRITABLE
     .union(MapFlags::NO_EXECUTE)
@@ -42,6 +42,14 @@ pub struct TableMem;
 unsafe impl PageTableMem for TableMem {
     fn alloc_table(&self) -> Option<Pfn> {
         frames::alloc_zeroed()
+    }
+
+    fn new_root(&self) -> Option<Pfn> {
+        let root = frames::alloc_zeroed()?;
+        if let Some(kernel) = KERNEL.get() {
+            share_upper_half(kernel.root(), root);
+        }
+        Some(root)
     }
 
     unsafe fn free_table(&self, table: Pfn) {
@@ -58,6 +66,18 @@ unsafe impl PageTableMem for TableMem {
         } else {
             PageSize::Size2M
         }
+    }
+}
+
+/// Lets the new table `root` show what the kernel's shows above the lower half, now and later: all tables below those entries exist
+/// from the start and stay ([`build`]).
+fn share_upper_half(kernel: Pfn, root: Pfn) {
+    let (from, to) = (TableMem.table(kernel), TableMem.table(root));
+    // SAFETY: both are tables, one for ever and one new.
+    let (from, to) = unsafe { (from.as_ref(), to.as_ref()) };
+    for (from, to) in from.iter().zip(to).skip(ENTRIES / 2) {
+        // Relaxed, both: the entries never change after `build`, and the new root is published by whoever hands it over.
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -139,6 +159,15 @@ pub fn build(boot: &BootInfo) {
                 .expect("memory to map RAM");
         });
     }
+    // Every top-level entry of the upper half that anything will ever be mapped below; see `share_upper_half`.
+    for at in [0xffff_c000_0000_0000, 0xffff_d000_0000_0000]
+        .into_iter()
+        .chain((PHYS_OFFSET..PHYS_OFFSET + DIRECT_BYTES).step_by(TOP_ENTRY_BYTES as usize))
+    {
+        table
+            .add_top_level(VirtAddr::new(at))
+            .expect("memory for the kernel's top-level tables");
+    }
     KERNEL.call_once(|| table);
 }
 
@@ -179,18 +208,20 @@ pub fn enter(stack_top: u64, next: extern "sysv64" fn() -> !) -> ! {
     }
 }
 
+/// The entries of the kernel's root table now.
+pub(crate) fn top_level() -> [u64; ENTRIES] {
+    let root = TableMem.table(kernel().root());
+    // SAFETY: the root is a table for ever.
+    let entries = unsafe { root.as_ref() };
+    // Acquire: pairs with the Release that added the table below.
+    core::array::from_fn(|i| entries[i].load(Ordering::Acquire))
+}
+
 /// Maps one page of kernel data.
 pub(crate) fn map_page(va: VirtAddr, phys: PhysAddr) -> Result<(), OutOfMemory> {
     kernel()
         .map(va, phys, PageSize::Size4K, KERNEL_DATA)
         .map_err(|_| OutOfMemory)
-}
-
-/// Unmaps one page of kernel data, everywhere; says which frame it was.
-pub(crate) fn unmap_page(va: VirtAddr) -> Option<PhysAddr> {
-    let (entry, size) = kernel().unmap(va)?;
-    MachineTlb.flush(kernel().root(), va, va + size.bytes());
-    Some(entry.pfn(size).phys())
 }
 
 /// How the CPU caches a mapping.
@@ -263,30 +294,5 @@ fn pass(va: VirtAddr, flags: MapFlags) -> Result<u64, MapPhysError> {
         Err(MapPageError::OutOfMemory { .. }) => Err(MapPhysError::OutOfMemory),
         // Mapped by us, or by another CPU at the same moment.
         _ => Ok(phys + PAGE_SIZE),
-    }
-}
-
-/// The TLBs of the machine.
-///
-/// With one CPU running, the local one is all of them, and the second promise of [`Tlb`] (sections with interrupts off
-/// have ended) holds because the caller runs on the only CPU with interrupts on.
-#[derive(Clone, Copy, Debug)]
-pub struct MachineTlb;
-
-impl Tlb for MachineTlb {
-    fn flush(&self, _root: Pfn, start: VirtAddr, end: VirtAddr) {
-        let pages = (end.as_u64().wrapping_sub(start.as_u64())) / PAGE_SIZE;
-        if pages >= FLUSH_ALL_PAGES {
-            cpu_tlb::flush_all();
-        } else {
-            (0..pages).for_each(|p| cpu_tlb::flush(VirtAddr::new(start.as_u64() + p * PAGE_SIZE)));
-        }
-    }
-
-    // One CPU: who calls this has interrupts on, so no section with interrupts off is under way.
-    fn quiesce(&self) {}
-
-    fn runs_on(&self, root: Pfn) -> bool {
-        Cr3::read().0.start_address() == root.phys()
     }
 }

@@ -3,10 +3,10 @@
 //! The area is cut into strides, one for each slot. A stack lies at the end of its stride, and all below it in the stride is
 //! unmapped: at least 7 times its own size. Slots beyond the threads' belong to the CPUs (stacks of double fault and the like).
 
-use mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::mem::OutOfMemory;
 
-use super::sched::MAX_THREADS;
+use super::table::SLOTS as THREAD_SLOTS;
 use crate::cpu::{IST_STACKS, MAX_CPUS};
 use crate::mem::{frames, paging};
 
@@ -14,7 +14,7 @@ const AREA: u64 = 0xffff_c000_0000_0000;
 const STRIDE: u64 = 1 << 20;
 /// The size of a stack in bytes.
 pub const STACK_BYTES: u64 = 128 << 10;
-const SLOTS: u64 = (MAX_THREADS + MAX_CPUS * IST_STACKS) as u64;
+const SLOTS: u64 = (THREAD_SLOTS + MAX_CPUS * IST_STACKS) as u64;
 
 /// A mapped stack.
 #[derive(Debug)]
@@ -29,37 +29,26 @@ impl Stack {
     }
 }
 
-/// Maps the stack of `slot` with new frames.
+/// Maps the stack of `slot` with new frames. What was mapped stays when memory runs out, and the next call goes on from there: kernel
+/// mappings are never taken back.
 pub fn map(slot: usize) -> Result<Stack, OutOfMemory> {
     let top = AREA + (slot as u64 + 1) * STRIDE;
-    for page in 0..STACK_BYTES / PAGE_SIZE {
-        if map_page(top - (page + 1) * PAGE_SIZE).is_err() {
-            (0..page).for_each(|p| unmap_page(top - (p + 1) * PAGE_SIZE));
-            return Err(OutOfMemory);
-        }
-    }
+    (1..=STACK_BYTES / PAGE_SIZE).try_for_each(|page| map_page(top - page * PAGE_SIZE))?;
     Ok(Stack { top })
 }
 
 /// Maps the stack number `which` of CPU `cpu`'s traps.
 pub fn map_ist(cpu: usize, which: usize) -> Result<Stack, OutOfMemory> {
-    map(MAX_THREADS + cpu * IST_STACKS + which)
+    map(THREAD_SLOTS + cpu * IST_STACKS + which)
 }
 
 fn map_page(va: u64) -> Result<(), OutOfMemory> {
+    let va = VirtAddr::new(va);
+    if paging::is_mapped(va) {
+        return Ok(());
+    }
     let frame = frames::alloc(0).ok_or(OutOfMemory)?;
-    let mapped = paging::map_page(VirtAddr::new(va), frame.phys());
-    if mapped.is_err() {
-        frames::free(frame, 0);
-    }
-    mapped
-}
-
-fn unmap_page(va: u64) {
-    let phys: Option<PhysAddr> = paging::unmap_page(VirtAddr::new(va));
-    if let Some(phys) = phys {
-        frames::free(mm::addr::Pfn::from_phys(phys), 0);
-    }
+    paging::map_page(va, frame.phys()).inspect_err(|_| frames::free(frame, 0))
 }
 
 /// The slot whose guard pages hold `va`.

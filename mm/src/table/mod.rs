@@ -42,11 +42,16 @@ pub unsafe trait PageTableMem: Send + Sync {
     /// A zeroed table, or None if memory is out. Does not sleep; called under spin locks.
     fn alloc_table(&self) -> Option<Pfn>;
 
+    /// A root table, or None if memory is out: as `alloc_table`, but entries of addresses that all roots share may be set.
+    fn new_root(&self) -> Option<Pfn> {
+        self.alloc_table()
+    }
+
     /// Gives a table back.
     ///
     /// # Safety
     ///
-    /// The frame came from `alloc_table` of the same memory, no entry points to it any more, and no CPU or walker
+    /// The frame came from `alloc_table` or `new_root` of the same memory, no entry points to it any more, and no CPU or walker
     /// can still be reading it.
     unsafe fn free_table(&self, table: Pfn);
 
@@ -65,6 +70,9 @@ macro_rules! forward_page_table_mem {
         unsafe impl<M: PageTableMem + ?Sized> PageTableMem for $holder {
             fn alloc_table(&self) -> Option<Pfn> {
                 (**self).alloc_table()
+            }
+            fn new_root(&self) -> Option<Pfn> {
+                (**self).new_root()
             }
             unsafe fn free_table(&self, table: Pfn) {
                 // SAFETY: the caller's promise is passed on unchanged.
@@ -152,7 +160,7 @@ impl<M: PageTableMem> PageTable<M> {
     ///
     /// `OutOfMemory` if there is no memory for the root.
     pub fn new(mem: M) -> Result<Self, OutOfMemory> {
-        let root = mem.alloc_table().ok_or(OutOfMemory)?;
+        let root = mem.new_root().ok_or(OutOfMemory)?;
         Ok(Self { mem, root })
     }
 
@@ -262,6 +270,19 @@ impl<M: PageTableMem> PageTable<M> {
             .into_iter()
             .find(|&s| fits(s))
             .unwrap_or(PageSize::Size4K)
+    }
+
+    /// Adds the table below the root's entry for `va`, if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfMemory` if there is no memory for it.
+    pub fn add_top_level(&self, va: VirtAddr) -> Result<(), OutOfMemory> {
+        let slot = self.slot(self.root, va, LEVELS - 1);
+        // The entries of the root are never leaves, so the only error is the lack of memory.
+        self.subtable(slot, va, MapFlags::WRITABLE)
+            .map_err(|_| OutOfMemory)?;
+        Ok(())
     }
 
     /// Takes away the leaf that maps `va`, and says what it was; None if nothing was mapped.

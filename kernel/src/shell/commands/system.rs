@@ -6,7 +6,7 @@ use crate::shell::{Args, Command, CommandError, On, Out, Table, Value};
 use crate::thread::{self, ThreadInfo};
 use crate::{mem, tour};
 use alloc::format;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -64,7 +64,9 @@ fn held(thread: &ThreadInfo) -> Value {
 fn threads(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
     let mut table = Table::new(
-        &["thread", "name", "state", "ran_us", "switches", "held"],
+        &[
+            "thread", "name", "state", "cpu", "ran_us", "switches", "held",
+        ],
         "no threads",
     );
     for t in all_threads()? {
@@ -75,6 +77,7 @@ fn threads(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
             t.id.get().into(),
             t.name.to_string().into(),
             state.into(),
+            t.cpu.into(),
             ran,
             t.switches.into(),
             held(&t),
@@ -120,15 +123,29 @@ fn locks(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 
 fn uptime(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
-    let up = Value::Micros(mm::sync::now_us());
+    let up = mm::sync::now_us();
+    let cpus = crate::cpu::online();
+    let shown: Vec<String> = thread::idle_us().map(|idle| percent(idle, up)).collect();
+    let idle = thread::idle_us().map(Value::Micros).collect();
+    let up = Value::Micros(up);
     out.say(
         vec![
             ("uptime_us", up.clone()),
-            ("cpus", crate::cpu::online().into()),
+            ("cpus", cpus.into()),
+            ("idle_us", Value::List(idle)),
         ],
-        format_args!("up {up}"),
+        format_args!(
+            "up {up}, {cpus} CPU{}, idle {}",
+            if cpus == 1 { "" } else { "s" },
+            shown.join(" ")
+        ),
     );
     Ok(())
+}
+
+/// `part` of `whole` in percent, as text.
+fn percent(part: u64, whole: u64) -> String {
+    format!("{}%", part.min(whole) * 100 / whole.max(1))
 }
 
 fn memory(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {

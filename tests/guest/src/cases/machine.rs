@@ -166,23 +166,25 @@ case! {
 }
 
 case! {
-    /// A spin lock keeps the timer away: no other thread runs while it is held.
+    /// A spin lock keeps the timer away: no other thread runs on its CPU while it is held.
     fn a_spin_lock_holds_off_preemption() {
         static SEEN: AtomicU64 = AtomicU64::new(0);
-        let lock = SpinLock::new(());
         let stop = Arc::new(AtomicBool::new(false));
         let theirs = stop.clone();
-        let other = thread::spawn("other", move || {
+        let other = thread::spawn_on(0, "other", move || {
             while !theirs.load(Ordering::Relaxed) {
                 SEEN.fetch_add(1, Ordering::Relaxed);
             }
         });
-        sleep_us(1_000);
-        let guard = lock.lock();
-        let before = SEEN.load(Ordering::Relaxed);
-        time::spin_us(20_000);
-        let after = SEEN.load(Ordering::Relaxed);
-        drop(guard);
+        let holder = thread::spawn_on(0, "holder", move || {
+            sleep_us(1_000);
+            let lock = SpinLock::new(());
+            let _guard = lock.lock();
+            let before = SEEN.load(Ordering::Relaxed);
+            time::spin_us(20_000);
+            (before, SEEN.load(Ordering::Relaxed))
+        });
+        let (before, after) = holder.expect("a thread").join();
         stop.store(true, Ordering::Relaxed);
         other.expect("a thread").join();
         assert!(before > 0, "the other thread never ran");
