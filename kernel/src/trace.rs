@@ -7,7 +7,6 @@ use crate::time;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::Ordering;
 use mm::mem::OutOfMemory;
 use mm::trace::{Event, Source, What};
 
@@ -26,8 +25,7 @@ impl Source for Machine {
     }
 
     fn thread(&self) -> u64 {
-        // The slot: the rest of a thread's number stands behind the scheduler's lock. Relaxed: this CPU's own.
-        cpu::this().current.load(Ordering::Relaxed) as u64
+        cpu::current_thread()
     }
 }
 
