@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod memmap;
+pub mod selftest;
 pub mod shell;
 
 #[cfg(target_os = "none")]
