@@ -14,6 +14,8 @@ mod host_fs;
 mod images;
 #[path = "exec/install.rs"]
 mod install;
+#[path = "exec/leases.rs"]
+mod leases;
 #[path = "exec/machines.rs"]
 mod machines;
 #[path = "exec/pmem.rs"]
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         reboot::CASES,
         words::CASES,
         waits::CASES,
+        leases::CASES,
         machines::CASES,
         files::CASES,
     ];

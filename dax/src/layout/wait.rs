@@ -106,12 +106,11 @@ impl Waiting<'_, '_> {
 
     /// Asks the holders of all leases on the range to let go; each is asked once, whoever breaks.
     fn revoke(&self) {
-        while let Some(fresh) = self.mapping.leases().revoke_one(&self.pages) {
-            let lease = *fresh.state();
+        self.mapping.revoke_leases(&self.pages, |lease| {
+            let (lease, pages) = (*lease, self.pages.clone());
             self.report.tell(|| BreakEvent::Revoking { lease });
-            let pages = self.pages.clone();
-            fresh.tell(Why::LayoutBreak { pages });
-        }
+            Why::LayoutBreak { pages }
+        });
     }
 
     fn next_grace_end(&self) -> Option<(GraceEnd, LeaseState)> {

@@ -2,6 +2,8 @@
 
 use super::Mapping;
 use crate::xarray::INDEX_END;
+use core::ops::Range;
+use mm::lease::{LeaseState, Why};
 
 impl Mapping {
     /// Takes every page of the file out of every page table, after the faults that are under way.
@@ -9,8 +11,21 @@ impl Mapping {
     /// For a pgmap that is dying: it grants no new reference, but a fault that got one before may still be about to write its
     /// page-table entry. Faults share the invalidate lock, so having it alone means that their entries are there, and are zapped.
     /// Lock classes: INVALIDATE, I_MMAP. Never allocates.
+    ///
+    /// Then it asks the holders of leases to let go; with no lock held, so the caller holds none either.
     pub fn revoke_all(&self) {
-        let _no_faults = self.invalidate.write();
+        let no_faults = self.invalidate.write();
         self.unmap_range(0..INDEX_END);
+        drop(no_faults);
+        self.revoke_leases(&(0..INDEX_END), |_| Why::DeviceRemoval);
+    }
+
+    /// Asks the holders of all leases on `pages` to let go, with the reason that `why` gives for each; each is asked once, whoever
+    /// asks. The caller holds no lock. Allocates nothing.
+    pub(crate) fn revoke_leases(&self, pages: &Range<u64>, why: impl Fn(&LeaseState) -> Why) {
+        while let Some(fresh) = self.leases.revoke_one(pages) {
+            let why = why(fresh.state());
+            fresh.tell(why);
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! Files that are mapped, and pages that are pinned.
+//! Files that are mapped, and the windows that pins go through.
 
-use super::{Holder, Inode, Machine};
+use super::{Inode, Machine};
 use crate::fault;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -8,7 +8,8 @@ use core::ops::Range;
 use fs::Kind;
 use mm::addr::{PAGE_SIZE, PageSize, VirtAddr};
 use mm::aspace::{MapError, Prot, UnmapError, VaRange};
-use mm::gup::{GupError, PinnedPages, pin_user_pages_fast};
+use mm::gup::{GupError, PinnedPages, pin_user_pages_fast, pin_user_pages_longterm};
+use mm::lease::Lease;
 use mm::mem::OutOfMemory;
 use mm::sync::atomic::Ordering;
 use thiserror::Error;
@@ -114,6 +115,15 @@ impl Window {
             write,
         )
     }
+
+    /// Pins all its pages for as long as the holder likes, for stores too.
+    ///
+    /// # Errors
+    /// [`GupError::NeedsLease`] without a lease, or see [`GupError`].
+    pub fn pin_longterm(&self, lease: Option<Arc<dyn Lease>>) -> Result<PinnedPages, GupError> {
+        let (start, pages) = (self.range.start(), self.range.pages() as usize);
+        pin_user_pages_longterm(fault::space(), start, pages, true, lease)
+    }
 }
 
 impl Drop for Window {
@@ -146,20 +156,6 @@ pub struct Map {
     pub offset: u64,
     /// The addresses.
     pub window: Window,
-}
-
-/// A pin of the shell.
-pub struct Pin {
-    /// Its number, from 1.
-    pub id: u32,
-    /// The file's name when it was pinned.
-    pub path: String,
-    /// Where in the file it begins, in bytes.
-    pub offset: u64,
-    /// Bytes.
-    pub length: u64,
-    /// The pages.
-    pub pages: PinnedPages,
 }
 
 impl Machine {
@@ -211,64 +207,5 @@ impl Machine {
         let mut maps = self.maps.lock();
         let at = maps.iter().position(|m| u64::from(m.id) == id)?;
         Some(maps.remove(at))
-    }
-
-    /// Pins a range of a file until [`Machine::remove_pin`]; returns its number and how many pages it has.
-    ///
-    /// # Errors
-    /// See [`PinFailure`].
-    pub fn add_pin(
-        &self,
-        path: String,
-        inode: &Arc<Inode>,
-        offset: u64,
-        length: u64,
-    ) -> Result<(u32, u64), PinFailure> {
-        let pages = Window::open(inode, offset, length)?.pin(true)?;
-        // Relaxed: the number only has to be unique.
-        let id = self.next_pin.fetch_add(1, Ordering::Relaxed);
-        self.holders.enter(Holder::Pin(id), &pages)?;
-        let count = pages.pages();
-        let mut pin = Some(Pin {
-            id,
-            path,
-            offset,
-            length,
-            pages,
-        });
-        let room = {
-            let mut pins = self.pins.lock();
-            pins.try_reserve(1).map(|()| pins.extend(pin.take()))
-        };
-        room.map_err(|_| {
-            self.holders.leave(Holder::Pin(id));
-            OutOfMemory
-        })?;
-        Ok((id, count))
-    }
-
-    /// Ends a pin; returns what it was, with its pages unpinned.
-    pub fn remove_pin(&self, id: u64) -> Option<(String, u64, u64)> {
-        let pin = {
-            let mut pins = self.pins.lock();
-            let at = pins.iter().position(|p| u64::from(p.id) == id)?;
-            pins.remove(at)
-        };
-        let Pin {
-            id,
-            path,
-            offset,
-            length,
-            pages,
-        } = pin;
-        self.holders.leave(Holder::Pin(id));
-        drop(pages);
-        self.reap();
-        Some((path, offset, length))
-    }
-
-    /// Calls `each` with every pin, under the list's lock: it must not sleep.
-    pub fn pins(&self, mut each: impl FnMut(&Pin)) {
-        self.pins.lock().iter().for_each(&mut each);
     }
 }

@@ -6,12 +6,14 @@
 mod holders;
 mod maps;
 mod mount;
+mod pins;
 mod remove;
 mod transfer;
 
 pub use self::holders::{Holder, Holders};
-pub use self::maps::{Map, MapFailure, Pin, PinFailure, Window};
+pub use self::maps::{Map, MapFailure, PinFailure, Window};
 pub use self::mount::{MountFailure, Mounted, Steady, UmountFailure, new_uuid};
+pub use self::pins::{Answer, Pin, PinLease, Term};
 pub use self::remove::{AddFailure, RemoveFailure, Removed};
 pub use self::transfer::{Transfer, TransferFailure};
 

@@ -159,6 +159,14 @@ pub enum ArgProblem {
         /// What was typed.
         word: String,
     },
+    /// An option that means something only beside another.
+    #[error("{option} goes with {needed}")]
+    Needs {
+        /// The option.
+        option: &'static str,
+        /// The one that is missing.
+        needed: &'static str,
+    },
     /// More arguments than the command takes.
     #[error("`{word}` is one argument too many")]
     Extra {

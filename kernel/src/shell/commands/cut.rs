@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
-use dax::layout::{BreakReport, How};
+use dax::layout::{BreakEvent, BreakReport, How};
 use fs::TruncateReport;
 use fs::error::TruncateError;
 use mm::addr::PageSize;
@@ -15,7 +15,7 @@ use mm::sync::Wait;
 
 const HELP: &str = "A page that is pinned is waited for, holding no lock; `retries` counts how often it was found so.\n\
     --nowait refuses instead, --timeout MS gives up after that time; both leave the file as it was and name the page\n\
-    and its holder.";
+    and its holder. The holder of a lease is asked to let go, and named when its grace period is over.";
 
 pub const TRUNCATE: Command<Machine> = command(
     "truncate",
@@ -49,9 +49,11 @@ fn truncate(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let (path, size) = (args.word("PATH")?, args.size("SIZE")?);
     args.end()?;
     let (fs, inode) = open(machine, &path)?;
-    let done = fs.truncate(&inode, size, how, &mut BreakReport::default());
+    let observer = |event| tell(&path, event, out);
+    let mut steps = BreakReport::observed(&observer);
+    let done = fs.truncate(&inode, size, how, &mut steps);
     let report = named(machine, done).on(|| format!("truncate {path}"))?;
-    show(path, inode.stat().size, report, out);
+    show(&path, inode.stat().size, report, &steps, out);
     Ok(())
 }
 
@@ -60,9 +62,11 @@ fn punch(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let (path, off, len) = (args.word("PATH")?, args.size("OFF")?, args.size("LEN")?);
     args.end()?;
     let (fs, inode) = open(machine, &path)?;
-    let done = fs.punch(&inode, off, len, how, &mut BreakReport::default());
+    let observer = |event| tell(&path, event, out);
+    let mut steps = BreakReport::observed(&observer);
+    let done = fs.punch(&inode, off, len, how, &mut steps);
     let report = named(machine, done).on(|| format!("punch {path}"))?;
-    show(path, inode.stat().size, report, out);
+    show(&path, inode.stat().size, report, &steps, out);
     Ok(())
 }
 
@@ -84,14 +88,42 @@ fn holder(machine: &Machine, error: &TruncateError) -> Option<String> {
     machine.holders.of_folio(head, size.pages())
 }
 
-fn show(path: String, size: u64, r: TruncateReport, out: &Out) {
-    let (retries, waited, freed) = (r.retries, Value::Micros(r.waited_us), r.freed_blocks);
+/// Says what happens to leases, as it happens.
+fn tell(path: &str, event: BreakEvent, out: &Out) {
+    let (word, lease) = match event {
+        BreakEvent::Revoking { lease } => ("revoking", lease),
+        BreakEvent::Overdue { lease, .. } => ("overdue", lease),
+        _ => return,
+    };
+    let (holder, grace) = (lease.holder, Value::Micros(lease.grace_us));
     let fields = vec![
-        ("path", path.clone().into()),
+        ("path", String::from(path).into()),
+        ("event", word.into()),
+        ("holder", String::from(holder.as_str()).into()),
+        ("grace_us", grace.clone()),
+    ];
+    match word {
+        "revoking" => out.say(
+            fields,
+            format_args!("{path}: asks {holder} to let go within {grace}"),
+        ),
+        _ => out.say(
+            fields,
+            format_args!("{path}: still held by {holder}, whose grace period of {grace} is over"),
+        ),
+    }
+}
+
+fn show(path: &str, size: u64, r: TruncateReport, steps: &BreakReport<'_>, out: &Out) {
+    let (retries, waited, freed) = (r.retries, Value::Micros(r.waited_us), r.freed_blocks);
+    let holder = steps.last_held.and_then(|h| h.holder);
+    let fields = vec![
+        ("path", String::from(path).into()),
         ("size", size.into()),
         ("retries", retries.into()),
         ("waited_us", waited.clone()),
         ("freed_blocks", freed.into()),
+        ("holder", holder.map(|h| String::from(h.as_str())).into()),
     ];
     let size = Value::Bytes(size);
     out.say(

@@ -52,6 +52,7 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         "held" => {
             "release the page, then remove the device again; meanwhile nobody gets anything new of it"
         }
+        "needs_lease" => "pin it without --longterm, or add --revoke; `help pin` tells more",
         "unaligned" => "disks transfer sectors of 512 bytes",
         _ => return None,
     };
@@ -172,6 +173,7 @@ failure! {
         PinFailure::Map(e) => e.kind(),
         PinFailure::Gup(GupError::Fault { why, .. }) => why.kind(),
         PinFailure::Gup(GupError::OutOfMemory) | PinFailure::OutOfMemory(_) => "out_of_memory",
+        PinFailure::Gup(GupError::NeedsLease { .. }) => "needs_lease",
         PinFailure::Gup(_) => "gup",
     };
     SubmitError => |e| match e {
@@ -306,8 +308,10 @@ impl CutFailure {
 impl fmt::Display for CutFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.error, &self.holder) {
-            (TruncateError::Break(e), Some(holder)) => write!(f, "{e}, held by {holder}"),
-            (TruncateError::Break(e), None) => write!(f, "{e}"),
+            // A holder with a lease is named by the error itself.
+            (TruncateError::Break(e), Some(holder)) if e.held().holder.is_none() => {
+                write!(f, "{e}, held by {holder}")
+            }
             (e, _) => write!(f, "{e}"),
         }
     }

@@ -1,13 +1,17 @@
 //! `mmap` and what is done with mappings; `pin`, `unpin`, `pins`.
 
 use super::{Done, Missing, command, open};
-use crate::machine::{Machine, Map};
+use crate::machine::{Answer, Machine, Map, Term};
+use crate::shell::error::ArgProblem;
 use crate::shell::{Args, Command, CommandError, On, Out, Table, Value};
 use crate::uaccess;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
 use mm::addr::VirtAddr;
+
+/// The grace period of a lease for which none is said, in milliseconds.
+const DEFAULT_GRACE_MS: u64 = 1000;
 
 pub const MMAP: Command<Machine> = command(
     "mmap",
@@ -41,9 +45,12 @@ pub const MSYNC: Command<Machine> = command(
 pub const MUNMAP: Command<Machine> = command("munmap", "M", "ends a mapping", "", munmap);
 pub const PIN: Command<Machine> = command(
     "pin",
-    "PATH OFF LEN",
+    "PATH OFF LEN [--longterm [--revoke[=drop|ignore]] [--grace MS]]",
     "pins the pages of a range of a file, as a driver does for DMA",
-    "They stay pinned until `unpin`, whatever becomes of mappings and names.",
+    "They stay pinned until `unpin`, whatever becomes of mappings and names.\n\
+     --longterm says that it may be for ever; that is refused without a way to end it. --revoke gives one, a lease: whoever needs the\n\
+     storage asks the holder to let go, who ends the pin (=drop, what --revoke alone means) or does nothing (=ignore). After the\n\
+     grace period (1000 ms unless --grace says otherwise) a holder that has not let go is named.",
     pin,
 );
 pub const UNPIN: Command<Machine> = command("unpin", "P", "ends a pin", "", unpin);
@@ -162,12 +169,38 @@ fn munmap(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     Ok(())
 }
 
+/// `--longterm` and what belongs to it.
+fn term(args: &mut Args) -> Result<Term, CommandError> {
+    let long = args.flag("--longterm");
+    let ignore = args.flag("--revoke=ignore");
+    let leased = args.flag("--revoke") | args.flag("--revoke=drop") | ignore;
+    let grace = args.number_option("--grace")?;
+    let answer = if ignore { Answer::Ignore } else { Answer::Drop };
+    match (long, leased, grace) {
+        (false, false, None) => Ok(Term::Short),
+        (false, ..) => Err(args.error(ArgProblem::Needs {
+            option: if leased { "--revoke" } else { "--grace" },
+            needed: "--longterm",
+        })),
+        (true, false, Some(_)) => Err(args.error(ArgProblem::Needs {
+            option: "--grace",
+            needed: "--revoke",
+        })),
+        (true, false, None) => Ok(Term::Long),
+        (true, true, grace) => Ok(Term::Leased {
+            answer,
+            grace_us: grace.unwrap_or(DEFAULT_GRACE_MS).saturating_mul(1000),
+        }),
+    }
+}
+
 fn pin(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let term = term(args)?;
     let (path, off, len) = (args.word("PATH")?, args.size("OFF")?, args.size("LEN")?);
     args.end()?;
     let (_, inode) = open(machine, &path)?;
     let (id, pages) = machine
-        .add_pin(path.clone(), &inode, off, len)
+        .add_pin(path.clone(), &inode, (off, len), term)
         .on(|| format!("pin {path}"))?;
     let fields = vec![
         ("pin", id.into()),
@@ -194,7 +227,10 @@ fn unpin(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 fn pins(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
     let mut table = Table::new(
-        &["pin", "holder", "pfn", "pages", "offset", "length", "path"],
+        &[
+            "pin", "holder", "pfn", "pages", "offset", "length", "lease", "grace_us", "revoked",
+            "path",
+        ],
         "no pins",
     );
     machine.pins(|p| {
@@ -203,6 +239,7 @@ fn pins(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
             .pfns()
             .next()
             .map_or(Value::None, |p| Value::Hex(p.get()));
+        let (lease, state) = (p.lease.as_ref(), p.pages.leases().next());
         table.row([
             p.id.into(),
             format!("pin {}", p.id).into(),
@@ -210,6 +247,9 @@ fn pins(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
             p.pages.pages().into(),
             p.offset.into(),
             p.length.into(),
+            lease.map(|l| l.answer().word()).into(),
+            state.map_or(Value::None, |s| Value::Micros(s.grace_us)),
+            state.is_some_and(|s| s.is_revoked()).into(),
             p.path.clone().into(),
         ]);
     });
