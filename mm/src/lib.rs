@@ -17,6 +17,8 @@ pub mod aspace;
 #[cfg(all(not(loom), not(target_os = "none")))]
 pub mod fake;
 #[cfg(not(loom))]
+mod few;
+#[cfg(not(loom))]
 pub mod frame;
 #[cfg(not(loom))]
 pub mod gup;

@@ -135,6 +135,9 @@ pub trait LifePolicy: Send + Sync + Sized + 'static {
     /// Whether removal must look at the pages themselves.
     const SWEEPS: bool;
 
+    /// Whether [`LifePolicy::idle`] does anything.
+    const COUNTS_IDLE: bool = false;
+
     /// Adds one mapping: the only place that takes a count from 0, and the only one that asks whether the pgmap is alive.
     fn get(gate: &Gate, refs: &RefCount) -> Result<(), GetError>;
 
@@ -186,6 +189,7 @@ pub enum Counted {}
 impl LifePolicy for Counted {
     const NAME: &'static str = "counted";
     const SWEEPS: bool = false;
+    const COUNTS_IDLE: bool = true;
 
     fn get(gate: &Gate, refs: &RefCount) -> Result<(), GetError> {
         loop {

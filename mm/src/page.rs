@@ -205,22 +205,60 @@ impl RefCount {
         }
     }
 
+    /// Adds `n` pins if an entry maps the folio; says whether it did. For gup without locks: an entry that was read holds a mapping's
+    /// reference, so a mapped half of 0 says that the entry is on its way out. Refuses also what [`RefCount::try_pin`] refuses.
+    #[inline]
+    pub(crate) fn pin_mapped(&self, n: u32) -> bool {
+        let mut seen = self.0.load(Ordering::Relaxed);
+        loop {
+            // The lower half as a signed number: 0 is not mapped, and below 0 is a claim.
+            if seen as i32 <= 0 {
+                return false;
+            }
+            let (next, over) = seen.overflowing_add(PIN * u64::from(n));
+            if over {
+                return false;
+            }
+            // SeqCst: as in `try_pin`.
+            match self
+                .0
+                .compare_exchange_weak(seen, next, Ordering::SeqCst, Ordering::Relaxed)
+            {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
     /// Drops one mapping; returns the counts left.
     pub(crate) fn put_mapped(&self) -> Counts {
-        self.subtract(1, |c| c.mapped >= 1)
+        Counts::from_raw(self.drop_mappings(1))
     }
 
     /// Drops `n` pins; returns the counts left.
     pub(crate) fn put_pinned(&self, n: u32) -> Counts {
-        self.subtract(PIN * u64::from(n), |c| c.pinned >= n)
+        Counts::from_raw(self.drop_pins(n))
     }
 
-    fn subtract(&self, what: u64, enough: impl Fn(Counts) -> bool) -> Counts {
+    /// Drops `n` mappings, at most 2^31 - 1; returns the word left, 0 when it is idle.
+    #[inline]
+    pub(crate) fn drop_mappings(&self, n: u32) -> u64 {
+        self.subtract(u64::from(n), |raw| raw as i32 >= n as i32)
+    }
+
+    /// Drops `n` pins; returns the word left, 0 when it is idle.
+    #[inline]
+    pub(crate) fn drop_pins(&self, n: u32) -> u64 {
+        self.subtract(PIN * u64::from(n), |raw| raw >= PIN * u64::from(n))
+    }
+
+    #[inline]
+    fn subtract(&self, what: u64, enough: impl Fn(u64) -> bool) -> u64 {
         let mut seen = self.0.load(Ordering::Relaxed);
         loop {
-            if !enough(Counts::from_raw(seen)) {
+            if !enough(seen) {
                 debug_assert!(false, "count underflow: {}", Counts::from_raw(seen));
-                return Counts::from_raw(seen);
+                return seen;
             }
             // AcqRel: Release hands the holder's accesses to whoever sees the lower count; Acquire takes those of the other
             // holders, for the one who reaches 0 and reports the page idle.
@@ -230,7 +268,7 @@ impl RefCount {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Counts::from_raw(seen - what),
+                Ok(_) => return seen - what,
                 Err(now) => seen = now,
             }
         }

@@ -5,7 +5,7 @@
 //! whoever holds the lock knows to which object a page in the table belongs, and whoever removes a mapping (lock
 //! held exclusively) clears its entries before the object forgets the attachment.
 //!
-//! **Locks.** `vmas` is the AddressSpace lock (class ASPACE, sleeping). Faults and gup hold it shared, map and
+//! **Locks.** `turn` is the AddressSpace lock (class ASPACE, sleeping). Faults and gup hold it shared, map and
 //! unmap exclusively. [`AddressSpace::zap`] and [`AddressSpace::write_protect`] do not take it: they come from an
 //! object that holds locks of later classes, and need only the page-table lock. The last reference to an object is
 //! dropped with no lock held, because the end of an inode takes locks of earlier classes.
@@ -17,6 +17,7 @@
     reason = "an address space may live in a table that the machine runs on"
 )]
 
+mod gather;
 mod object;
 mod range;
 mod sink;
@@ -26,6 +27,7 @@ pub(crate) mod testing;
 mod tests;
 mod translations;
 mod vma;
+mod walk;
 
 use alloc::sync::Arc;
 
@@ -37,11 +39,12 @@ pub use sink::{FaultSink, Installed};
 pub use translations::Mapped;
 pub(crate) use translations::Translations;
 pub(crate) use vma::Vma;
-use vma::VmaList;
+use vma::{Retired, Turn, VmaList};
+pub(crate) use walk::Walk;
 
 use crate::addr::{PageSize, Pfn, VirtAddr};
-use crate::mem::{OutOfMemory, check_headroom};
-use crate::sync::{RwLock, class};
+use crate::mem::{OutOfMemory, check_headroom, try_box};
+use crate::sync::{RwLock, class, irq_off};
 use crate::table::PageTableMem;
 use crate::tlb::Tlb;
 
@@ -85,7 +88,8 @@ impl From<OutOfMemory> for UnmapError {
 /// A set of mappings, and the page table that they fill by faults.
 pub struct AddressSpace {
     translations: Arc<Translations>,
-    vmas: RwLock<VmaList>,
+    list: VmaList,
+    turn: RwLock<Turn>,
 }
 
 /// A mapping, or a part of one, that was removed: its object, and where it was.
@@ -124,16 +128,16 @@ impl AddressSpace {
     ) -> Result<Arc<Self>, OutOfMemory> {
         check_headroom()?;
         // SAFETY: passed on to the caller.
-        Ok(Self::build(unsafe {
-            Translations::with_root(mem, tlb, root, window)
-        }))
+        let translations = unsafe { Translations::with_root(mem, tlb, root, window) }?;
+        Ok(Self::build(translations))
     }
 
     fn build(translations: Translations) -> Arc<Self> {
-        let vmas = RwLock::new(&class::ASPACE, VmaList::new());
+        let turn = RwLock::new(&class::ASPACE, Turn::new(translations.window()));
         Arc::new(Self {
             translations: Arc::new(translations),
-            vmas,
+            list: VmaList::new(),
+            turn,
         })
     }
 
@@ -174,19 +178,33 @@ impl AddressSpace {
             .checked_add(pages)
             .filter(|_| pages > 0)
             .ok_or(MapError::BadRange)?;
-        let mut vmas = self.vmas.write();
-        let range = vmas
-            .find_hole(self.window(), pages, file_page, align)
-            .ok_or(MapError::NoRoom)?;
-        vmas.reserve(1)?;
-        object.attach(self.attachment(range, file_page))?;
-        vmas.insert(Vma {
+        // Made before the lock is taken: on an error it, and perhaps the last reference to the object, is dropped after the lock.
+        let range = self.window();
+        let mut vma = try_box(Vma {
             range,
             object,
             file_page,
             prot,
-        });
+        })?;
+        let mut turn = self.turn.write();
+        let hole = self
+            .list
+            .find_hole(&mut turn, self.window(), pages, file_page, align);
+        vma.range = hole.ok_or(MapError::NoRoom)?;
+        self.reserve(&mut turn, 1)?;
+        vma.object.attach(self.attachment(vma.range, file_page))?;
+        let range = vma.range;
+        self.list.insert(&mut turn, vma);
         Ok(range)
+    }
+
+    /// Makes room in the list. Walkers that may read the old array are waited for.
+    fn reserve(&self, turn: &mut Turn, more: usize) -> Result<(), OutOfMemory> {
+        let outgrown = self.list.reserve(turn, more)?;
+        if outgrown.is_some() {
+            self.translations.expel_walkers();
+        }
+        Ok(())
     }
 
     fn attachment(&self, range: VaRange, file_page: u64) -> Attachment {
@@ -225,34 +243,37 @@ impl AddressSpace {
     /// Removes the first mapping, or part of one, in the range, and says which addresses; its object is the caller's to drop,
     /// without a lock.
     fn unmap_first(&self, range: VaRange) -> Result<Option<Removed>, OutOfMemory> {
-        let mut vmas = self.vmas.write();
-        let Some((index, cut)) = vmas.first_in(range) else {
+        let mut turn = self.turn.write();
+        let Some((index, vma, cut)) = self.list.first_in(&turn, range) else {
             return Ok(None);
         };
-        let (before, after) = vmas.at(index).without(cut);
+        let (before, after) = vma.without(cut)?;
         // Only a mapping cut in the middle leaves more than it was, so taking whole mappings away cannot fail.
-        vmas.reserve(usize::from(before.is_some() && after.is_some()))?;
-        self.attach_rest(&before, &after)?;
-        let old = vmas.replace(index, before, after);
+        self.reserve(&mut turn, usize::from(before.is_some() && after.is_some()))?;
+        self.attach_rest(before.as_deref(), after.as_deref())?;
+        let old = self.list.replace(&mut turn, index, (before, after));
         self.take_down(&old, cut);
-        Ok(Some((old.object, cut)))
+        Ok(Some((old.into_object(), cut)))
     }
 
     /// Attaches what remains of a mapping that is cut, both parts or none.
-    fn attach_rest(&self, before: &Option<Vma>, after: &Option<Vma>) -> Result<(), OutOfMemory> {
+    fn attach_rest(&self, before: Option<&Vma>, after: Option<&Vma>) -> Result<(), OutOfMemory> {
         let attach = |v: &Vma| v.object.attach(self.attachment(v.range, v.file_page));
-        before.as_ref().map_or(Ok(()), attach)?;
-        after.as_ref().map_or(Ok(()), attach).inspect_err(|_| {
+        before.map_or(Ok(()), attach)?;
+        after.map_or(Ok(()), attach).inspect_err(|_| {
             if let Some(v) = before {
                 v.object.detach(self.id(), v.range);
             }
         })
     }
 
-    /// Clears the part `cut` of a mapping that left the list, and detaches its object.
-    fn take_down(&self, old: &Vma, cut: VaRange) {
-        self.translations.zap(cut);
-        old.object.detach(self.id(), old.range);
+    /// Clears the part `cut` of a mapping that left the list, detaches its object, and waits for the walkers that may still look at it.
+    fn take_down(&self, old: &Retired, cut: VaRange) {
+        if !self.translations.zap(cut) {
+            self.translations.expel_walkers();
+        }
+        let vma = old.vma();
+        vma.object.detach(self.id(), vma.range);
         self.translations.free_tables(cut);
     }
 
@@ -265,8 +286,8 @@ impl AddressSpace {
     ///
     /// As [`FaultError`] says.
     pub fn handle_fault(&self, va: VirtAddr, access: Access) -> Result<(), FaultError> {
-        let vmas = self.vmas.read();
-        let vma = vmas.find(va).ok_or(FaultError::NoMapping)?;
+        let turn = self.turn.read();
+        let vma = self.list.find(&turn, va).ok_or(FaultError::NoMapping)?;
         if !vma.prot.permits(access) {
             return Err(FaultError::Permission);
         }
@@ -316,8 +337,19 @@ impl AddressSpace {
         va: VirtAddr,
         f: impl FnOnce(Option<&Vma>, &Translations) -> R,
     ) -> R {
-        let vmas = self.vmas.read();
-        f(vmas.find(va), &self.translations)
+        let turn = self.turn.read();
+        f(self.list.find(&turn, va), &self.translations)
+    }
+
+    /// Runs `f` with interrupts off, if this CPU runs on this address space; else None.
+    ///
+    /// What `f` finds (mappings, tables, pages that entries hold) stays until it returns: it is freed only after a flush
+    /// of this root, which waits for this section.
+    pub(crate) fn section<R>(&self, f: impl FnOnce(Walk<'_>) -> R) -> Option<R> {
+        irq_off(|| {
+            let here = self.translations.runs_here();
+            here.then(|| f(Walk::new(&self.list, self.translations.table())))
+        })
     }
 }
 

@@ -140,14 +140,59 @@ fn no_reference_is_dropped_before_the_flush_is_done() {
 }
 
 #[test]
-fn a_zap_flushes_in_batches_and_not_at_all_if_nothing_was_mapped() {
+fn a_zap_flushes_once_for_storage_in_one_piece_and_not_at_all_if_nothing_was_mapped() {
     let w = World::new();
-    let range = w.map(&w.file(0, 200), 200, RW);
+    let range = w.map(&w.file(0, 1500), 1500, RW);
     w.space.zap(range);
     assert_eq!(w.tlb.flushes(), 0);
     w.touch(range, Access::Read);
     w.space.zap(range);
-    assert_eq!(w.tlb.flushes(), 200_u64.div_ceil(64));
+    assert_eq!(w.tlb.flushes(), 1);
+    assert!((0..1500).all(|n| w.counts(n).is_idle()));
+}
+
+/// A file of which no page follows another in storage: one segment for each.
+fn scattered(w: &World, first: u64, pages: u64) -> Arc<TestFile> {
+    let file = TestFile::new(&w.pgmap, first);
+    (0..pages).for_each(|p| file.add_block(p, w.pfn(first + 2 * p), PageSize::Size4K));
+    file
+}
+
+#[test]
+fn a_zap_of_scattered_pages_flushes_as_often_as_its_room_is_full() {
+    let w = World::new();
+    let range = w.map(&scattered(&w, 0, 1200), 1200, RW);
+    w.touch(range, Access::Read);
+    w.space.zap(range);
+    let room = (gather::NEAR + gather::ROOM) as u64;
+    assert_eq!(w.tlb.flushes(), 1200_u64.div_ceil(room));
+    assert_eq!(lock(&w.watch.idle).len(), 1200);
+    w.assert_order_kept();
+}
+
+/// A second zap of the same address space while the first flushes: the room is lent out, and the stack serves.
+#[test]
+fn a_zap_without_the_room_flushes_in_smaller_batches() {
+    let w = Arc::new(World::new());
+    let range = w.map(&scattered(&w, 0, 100), 100, RW);
+    w.touch(range, Access::Read);
+    let (first, second) = (range.part(0, 20).unwrap(), range.part(20, 80).unwrap());
+    let (other, nested) = (Arc::downgrade(&w), AtomicU64::new(0));
+    w.tlb.on_flush(move |_| {
+        if let Some(w) = other.upgrade()
+            && nested.fetch_add(1, Ordering::Relaxed) == 0
+        {
+            w.space.zap(second);
+        }
+    });
+    w.space.zap(first);
+    // The first; the batches of the second; the flush of the second for the first, which has not ended.
+    assert_eq!(
+        w.tlb.flushes(),
+        1 + 80_u64.div_ceil(gather::NEAR as u64) + 1
+    );
+    assert_eq!(lock(&w.watch.idle).len(), 100);
+    w.assert_order_kept();
 }
 
 #[test]

@@ -2,17 +2,13 @@
 //!
 //! **The law.** An entry that counts holds one reference on its folio. It is taken away in three steps, in this
 //! order: clear the entry; flush the TLB of every CPU; drop the reference. So a page's count reaches 0 only when no
-//! CPU can reach the page any more. [`Batch`] carries cleared entries from the first step to the last;
-//! [`Translations::finish`] is the only code that drops a mapping's reference, and it flushes first.
+//! CPU can reach the page any more. [`MmuGather`] carries cleared entries from the first step to the last
+//! (`gather.rs`).
 //!
 //! **Locks.** `writers` (class PAGE_TABLE, a spin lock) covers every change of an entry, never a flush, never a
 //! drop of a reference, never anything that sleeps. Between the clear and the drop another fault may install the
 //! page anew: it takes a reference of its own, so each entry is paid for exactly once. Readers take no lock: they
 //! walk with interrupts off, and tables are freed only after a flush, which waits for them.
-//!
-//! **Who sees what.** gup takes a pin and then reads the entry again; a zap clears the entry and then lets its
-//! caller read the counts. A sequentially consistent fence stands between the two steps on both sides, so at least
-//! one sees the other: gup finds the entry changed and undoes its pin, or the reader of the counts finds the pin.
 //!
 //! **Nobody returns early.** A zap must not return while any CPU can still reach the range, nor write protection
 //! while any CPU can still store to it, also when it was another CPU that changed the entries and is still
@@ -22,23 +18,26 @@
 #![expect(unsafe_code, reason = "detaches and frees page tables")]
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64 as CoreU64, Ordering as CoreOrdering};
 
 use arrayvec::ArrayVec;
 
+use super::gather::{Flushing, MmuGather, ROOM, Room, Span};
 use super::object::{FaultError, SpaceId};
 use super::range::{Access, VaRange};
 use super::sink::Installed;
 use crate::addr::{PageSize, Pfn, VirtAddr};
 use crate::mem::OutOfMemory;
-use crate::pgmap::{Pgmap, find_pgmap};
-use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::atomic::AtomicU32;
 use crate::sync::{SpinLock, irq_off};
-use crate::table::{self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe};
+use crate::table::{
+    self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe, Stretch,
+};
 use crate::tlb::Tlb;
 use crate::trace::{self, Kind, What};
 
-/// Entries cleared, or tables detached, under one hold of the lock and flushed at once.
+/// Tables detached under one hold of the lock and flushed at once.
 const BATCH: usize = 64;
 
 /// Places looked at under one hold of the lock.
@@ -55,6 +54,8 @@ pub struct Translations {
     tlb: Arc<dyn Tlb>,
     writers: SpinLock<()>,
     flushing: AtomicU32,
+    /// Lent to one gather at a time.
+    room: Room,
 }
 
 /// What a virtual address maps to.
@@ -70,62 +71,11 @@ pub struct Mapped {
     pub counted: bool,
 }
 
-/// One entry that was taken away and whose reference is not dropped yet.
-#[derive(Clone, Copy, Debug)]
-struct Cleared {
-    va: VirtAddr,
-    entry: Entry,
-    size: PageSize,
-}
-
-/// Entries on their way from the page table to the drop of their references.
-#[must_use = "cleared entries must be flushed, and their references dropped, by `finish`"]
-struct Batch<'a, const N: usize> {
-    cleared: ArrayVec<Cleared, N>,
-    flushing: Flushing<'a>,
-}
-
-/// Counts one batch in `Translations::flushing` while it lives.
-struct Flushing<'a>(&'a AtomicU32);
-
-impl<'a> Flushing<'a> {
-    fn begin(count: &'a AtomicU32) -> Self {
-        // Relaxed: the entries are changed under the page-table lock after this, and the reader takes that lock
-        // before it loads.
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-
-    /// Whether a batch is between its first clear and the end of its flush, this one apart.
-    fn has_company(&self) -> bool {
-        // Acquire: pairs with the Release in `drop`; who is not counted any more has flushed.
-        self.0.load(Ordering::Acquire) > 1
-    }
-}
-
-impl Drop for Flushing<'_> {
-    fn drop(&mut self) {
-        // Release: pairs with the Acquire in `has_company`.
-        self.0.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// The addresses that a flush must cover.
-#[derive(Clone, Copy, Debug, Default)]
-struct Span(Option<(VirtAddr, VirtAddr)>);
-
-impl Span {
-    fn add(&mut self, start: VirtAddr, end: VirtAddr) {
-        let (s, e) = self.0.unwrap_or((start, end));
-        self.0 = Some((s.min(start), e.max(end)));
-    }
-}
-
 /// What a try at installing an entry came to.
 enum Placed<'a> {
     Done(Installed),
     /// Something else stood there and was cleared.
-    Displaced(Batch<'a, 1>),
+    Displaced(MmuGather<'a>),
     /// An empty table stood there and was detached.
     Detached(Pfn),
 }
@@ -137,7 +87,8 @@ impl Translations {
         tlb: Arc<dyn Tlb>,
         window: VaRange,
     ) -> Result<Self, OutOfMemory> {
-        Ok(Self::build(PageTable::new(mem)?, true, tlb, window))
+        let room = gather_room()?;
+        Ok(Self::build(PageTable::new(mem)?, true, tlb, window, room))
     }
 
     /// Translations in a part of an existing table.
@@ -150,13 +101,20 @@ impl Translations {
         tlb: Arc<dyn Tlb>,
         root: Pfn,
         window: VaRange,
-    ) -> Self {
+    ) -> Result<Self, OutOfMemory> {
+        let room = gather_room()?;
         // SAFETY: passed on to the caller.
         let table = unsafe { PageTable::from_root(mem, root) };
-        Self::build(table, false, tlb, window)
+        Ok(Self::build(table, false, tlb, window, room))
     }
 
-    fn build(table: Tables, owns_root: bool, tlb: Arc<dyn Tlb>, window: VaRange) -> Self {
+    fn build(
+        table: Tables,
+        owns_root: bool,
+        tlb: Arc<dyn Tlb>,
+        window: VaRange,
+        room: Room,
+    ) -> Self {
         let (writers, flushing) = (SpinLock::new(()), AtomicU32::new(0));
         Self {
             id: next_id(),
@@ -166,6 +124,7 @@ impl Translations {
             tlb,
             writers,
             flushing,
+            room,
         }
     }
 
@@ -211,39 +170,63 @@ impl Translations {
         irq_off(|| f(self.table.walk(va)))
     }
 
+    /// Whether the calling CPU runs on this root; with interrupts off. See [`Tlb::runs_on`].
+    pub(super) fn runs_here(&self) -> bool {
+        self.tlb.runs_on(self.table.root())
+    }
+
+    /// The page table, for walks with interrupts off.
+    pub(super) fn table(&self) -> &Tables {
+        &self.table
+    }
+
+    /// Returns when every section with interrupts off that was under way, on a CPU that runs on this root, has ended.
+    pub(super) fn expel_walkers(&self) {
+        let at = self.window.start();
+        let end = at + PageSize::Size4K.bytes();
+        self.tlb.flush(self.table.root(), at, end);
+    }
+
     /// Takes away every translation of the range: cleared, flushed on every CPU, references dropped, in this order.
     ///
     /// Large pages that reach into the range go whole. Takes only the page-table lock, in short holds; allocates
-    /// nothing.
-    pub(super) fn zap(&self, range: VaRange) {
-        let mut at = range.start().as_u64();
-        while at < range.end().as_u64() {
-            let mut batch = self.batch::<BATCH>();
-            at = self.scan(at, range.end().as_u64(), |va, leaf| {
-                let entry = table::take(leaf.slot);
-                trace::note(Kind::ZapClear, || {
-                    What::pages(entry.pfn(leaf.size), leaf.size.pages()).at(va)
-                });
-                batch.cleared.push(Cleared {
-                    va,
-                    entry,
-                    size: leaf.size,
-                });
-                !batch.cleared.is_full()
-            });
-            // SeqCst: pairs with the fence in gup between the pin and the second reading of the entry.
-            fence(Ordering::SeqCst);
-            self.finish(batch);
+    /// nothing. Returns whether anything was flushed, that is, whether walkers were waited for.
+    pub(super) fn zap(&self, range: VaRange) -> bool {
+        let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
+        let mut flushed = false;
+        while at < end {
+            let mut gather = self.gather();
+            while at < end && !gather.is_full() {
+                at = self.clear_some(at, end, &mut gather);
+            }
+            flushed |= gather.finish();
         }
-        self.flush_for_others(range, &Flushing::begin(&self.flushing), Span::default());
+        flushed | self.flush_for_others(range, &Flushing::begin(&self.flushing), Span::default())
+    }
+
+    /// Clears entries from `at` on, under one hold of the lock, until the gather is full or enough places were seen. Says where to go on.
+    fn clear_some(&self, mut at: u64, end: u64, gather: &mut MmuGather<'_>) -> u64 {
+        let _writers = self.writers.lock();
+        let mut seen = 0;
+        while at < end && seen < SCAN && !gather.is_full() {
+            let stretch = self.table.stretch(VirtAddr::new(at));
+            seen += stretch.places();
+            at = match stretch {
+                Stretch::Absent { span } => next_multiple(at, span),
+                Stretch::Large(leaf) => gather.take_large(at, &leaf),
+                Stretch::Small(slots) => gather.take_small(at, end, slots),
+            };
+        }
+        at
     }
 
     /// Flushes `changed`, and the range too if somebody else may have cleared entries there and is still flushing.
-    fn flush_for_others(&self, range: VaRange, own: &Flushing<'_>, mut changed: Span) {
+    /// Returns whether anything was flushed.
+    fn flush_for_others(&self, range: VaRange, own: &Flushing<'_>, mut changed: Span) -> bool {
         if own.has_company() {
             changed.add(range.start(), range.end());
         }
-        self.flush(changed);
+        self.flush(changed)
     }
 
     /// Takes the permission to store away, and returns when no CPU has it any more.
@@ -254,66 +237,45 @@ impl Translations {
         let mut changed = Span::default();
         let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
         while at < end {
-            at = self.scan(at, end, |va, leaf| {
-                if protect(&leaf) {
-                    changed.add(va, va + leaf.size.bytes());
-                }
-                true
-            });
+            at = self.protect_some(at, end, &mut changed);
         }
         self.flush_for_others(range, &flushing, changed);
     }
 
-    fn flush(&self, span: Span) {
-        if let Some((start, end)) = span.0 {
-            trace::note(Kind::FlushBegin, || What::value(end - start).at(start));
-            self.tlb.flush(self.table.root(), start, end);
-            trace::note(Kind::FlushEnd, || What::value(end - start).at(start));
-        }
-    }
-
-    /// Looks at every leaf from `at` to `end`, under the lock, until `visit` says no or enough places were seen.
-    /// Says where to go on.
-    fn scan(
-        &self,
-        mut at: u64,
-        end: u64,
-        mut visit: impl FnMut(VirtAddr, Leaf<'_>) -> bool,
-    ) -> u64 {
+    /// Write-protects entries from `at` on, under one hold of the lock. Says where to go on.
+    fn protect_some(&self, mut at: u64, end: u64, changed: &mut Span) -> u64 {
         let _writers = self.writers.lock();
-        let mut more = true;
         let mut seen = 0;
-        while more && at < end && seen < SCAN {
-            let span = match self.table.probe(VirtAddr::new(at)) {
+        while at < end && seen < SCAN {
+            let step = match self.table.probe(VirtAddr::new(at)) {
                 Probe::Absent { span } => span,
                 Probe::Leaf(leaf) => {
-                    more = visit(VirtAddr::new(at & !(leaf.size.bytes() - 1)), leaf);
+                    let start = VirtAddr::new(at & !(leaf.size.bytes() - 1));
+                    if protect(&leaf) {
+                        changed.add(start, start + leaf.size.bytes());
+                    }
                     leaf.size.bytes()
                 }
             };
-            at = next_multiple(at, span);
+            at = next_multiple(at, step);
             seen += 1;
         }
         at
     }
 
-    fn batch<const N: usize>(&self) -> Batch<'_, N> {
-        Batch {
-            cleared: ArrayVec::new(),
-            flushing: Flushing::begin(&self.flushing),
+    /// Flushes the span, if there is one; whether there was.
+    pub(super) fn flush(&self, span: Span) -> bool {
+        if let Some((start, end)) = span.get() {
+            trace::note(Kind::FlushBegin, || What::value(end - start).at(start));
+            self.tlb.flush(self.table.root(), start, end);
+            trace::note(Kind::FlushEnd, || What::value(end - start).at(start));
         }
+        span.get().is_some()
     }
 
-    /// Flushes what was cleared, then drops its references.
-    fn finish<const N: usize>(&self, batch: Batch<'_, N>) {
-        let Batch { cleared, flushing } = batch;
-        let mut span = Span::default();
-        cleared
-            .iter()
-            .for_each(|c| span.add(c.va, c.va + c.size.bytes()));
-        self.flush(span);
-        drop(flushing);
-        drop_references(&cleared);
+    /// An empty gather, to be filled under the page-table lock.
+    fn gather(&self) -> MmuGather<'_> {
+        MmuGather::new(self, Flushing::begin(&self.flushing), &self.room)
     }
 
     /// Installs a page whose reference the caller holds. Unless the answer is `New`, the reference stays the
@@ -331,7 +293,9 @@ impl Translations {
         loop {
             match self.place(va, size, new)? {
                 Placed::Done(installed) => return Ok(installed),
-                Placed::Displaced(batch) => self.finish(batch),
+                Placed::Displaced(gather) => {
+                    gather.finish();
+                }
                 Placed::Detached(table) => self.free_detached(va, &[table]),
             }
         }
@@ -358,16 +322,9 @@ impl Translations {
         if same_page && leaf.size == size && table::exchange(leaf.slot, leaf.entry, new) {
             return Placed::Done(Installed::Present);
         }
-        let mut batch = self.batch();
-        let start = va.align_down(leaf.size.bytes());
-        batch.cleared.push(Cleared {
-            va: start,
-            entry: table::take(leaf.slot),
-            size: leaf.size,
-        });
-        // SeqCst: as in `zap`.
-        fence(Ordering::SeqCst);
-        Placed::Displaced(batch)
+        let mut gather = self.gather();
+        gather.take_large(va.as_u64(), &leaf);
+        Placed::Displaced(gather)
     }
 
     /// Nothing is mapped at `va` itself; a table may still stand where a large page should go.
@@ -486,30 +443,6 @@ impl Drop for Translations {
     }
 }
 
-/// Drops the reference of every entry that holds one. The entries were cleared and flushed.
-///
-/// # Panics
-///
-/// If a counted page has no pgmap or no metadata: the count of a page keeps both, so someone dropped a reference
-/// too many.
-fn drop_references(cleared: &[Cleared]) {
-    let mut cached: Option<Arc<Pgmap>> = None;
-    for pfn in cleared
-        .iter()
-        .filter(|c| c.entry.is_counted())
-        .map(|c| c.entry.pfn(c.size))
-    {
-        let known = cached.take().filter(|p| p.range().contains(pfn));
-        let pgmap = known
-            .or_else(|| find_pgmap(pfn))
-            .expect("a mapped page keeps its pgmap");
-        let folio = pgmap.folio(pfn).expect("a mapped page keeps its metadata");
-        trace::note(Kind::DropRef, || What::pages(pfn, 1));
-        pgmap.map_put(&folio);
-        cached = Some(pgmap);
-    }
-}
-
 /// Takes the permission to store from one entry; whether it had it.
 fn protect(leaf: &Leaf<'_>) -> bool {
     let flags = leaf.entry.flags();
@@ -529,6 +462,12 @@ fn table_error(error: MapPageError) -> FaultError {
             unreachable!("a large page where the walk found none")
         }
     }
+}
+
+fn gather_room() -> Result<Room, OutOfMemory> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(ROOM).map_err(|_| OutOfMemory)?;
+    Ok(SpinLock::new(room))
 }
 
 fn next_multiple(at: u64, span: u64) -> u64 {

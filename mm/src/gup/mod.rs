@@ -29,7 +29,7 @@
 //! **Durability.** A pin for writing marks its pages dirty when it is taken. A holder that stores after the file
 //! was synced makes its own stores durable.
 
-mod few;
+mod fast;
 mod leased;
 mod pinned;
 mod slow;
@@ -41,14 +41,18 @@ use alloc::sync::Arc;
 
 use thiserror::Error;
 
+use self::fast::pin_ahead;
 use self::leased::Term;
 pub use self::pinned::PinnedPages;
 use self::slow::pin_present;
 pub use self::stats::{GupStats, stats};
 use crate::addr::VirtAddr;
-use crate::aspace::{AddressSpace, FaultError, VaRange};
+use crate::aspace::{AddressSpace, FaultError, VaRange, VmObject};
 use crate::lease::Lease;
 use crate::mem::{OutOfMemory, check_headroom};
+
+/// What stands behind a mapping, kept alive by a pin.
+type Object = Arc<dyn VmObject>;
 
 /// Why a range was not pinned. Whatever had been pinned of it is unpinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -152,25 +156,55 @@ fn pin(
     let mut pinned = PinnedPages::empty();
     let mut at = range.start();
     while at < range.end() {
-        let access;
-        (at, access) = pin_present(space, at, range.end(), write, term, &mut pinned)?;
-        if let Some(access) = access {
-            space
-                .handle_fault(at, access)
-                .map_err(|why| GupError::Fault { at, why })?;
-        }
+        at = pin_slowly(space, at, range.end(), write, term, &mut pinned)?;
     }
     Ok(pinned)
 }
 
-/// As [`pin_user_pages`], without a lock as far as the pages are present and this CPU runs on the address space.
+/// Pins under the lock what is present from `at` on, as far as one mapping reaches, and faults in what then is missing. Says how far the
+/// pins are.
+fn pin_slowly(
+    space: &AddressSpace,
+    at: VirtAddr,
+    end: VirtAddr,
+    write: bool,
+    term: &Term,
+    pinned: &mut PinnedPages,
+) -> Result<VirtAddr, GupError> {
+    let (at, missing) = pin_present(space, at, end, write, term, pinned)?;
+    if let Some(access) = missing {
+        space
+            .handle_fault(at, access)
+            .map_err(|why| GupError::Fault { at, why })?;
+    }
+    Ok(at)
+}
+
+/// Pins pages as [`pin_user_pages`] does, without a lock as far as they are present and this CPU runs on the address space: for the
+/// calling thread's own. What is missing is faulted in by the slow path; then the fast one goes on.
+///
+/// Takes the locks of [`pin_user_pages`] where it has to; same rules for the caller. Interrupts are off for at most 512 pages at a time.
+///
+/// # Errors
+///
+/// As [`GupError`] says; nothing stays pinned then.
 pub fn pin_user_pages_fast(
     space: &AddressSpace,
     start: VirtAddr,
     pages: usize,
     write: bool,
 ) -> Result<PinnedPages, GupError> {
-    pin_user_pages(space, start, pages, write)
+    check_headroom()?;
+    let range = VaRange::new(start, pages as u64).ok_or(GupError::BadRange)?;
+    let mut pinned = PinnedPages::empty();
+    let mut at = range.start();
+    loop {
+        at = pin_ahead(space, at, range.end(), write, &mut pinned)?;
+        if at >= range.end() {
+            return Ok(pinned);
+        }
+        at = pin_slowly(space, at, range.end(), write, &Term::Short, &mut pinned)?;
+    }
 }
 
 /// Where a test lets something happen between two steps; nothing otherwise.
@@ -182,9 +216,27 @@ mod between {
             const { core::cell::RefCell::new(None) };
     }
 
+    /// Between the reading of an entry and the pin.
+    #[inline]
     pub(super) fn reading_and_pinning() {
         #[cfg(all(test, not(loom)))]
         if let Some(action) = ONCE.with_borrow_mut(Option::take) {
+            action();
+        }
+    }
+
+    #[cfg(all(test, not(loom)))]
+    std::thread_local! {
+        /// Done once, on this thread, between the pins of a section and the second reading of its entries.
+        pub(super) static AFTER: core::cell::RefCell<Option<alloc::boxed::Box<dyn FnOnce()>>> =
+            const { core::cell::RefCell::new(None) };
+    }
+
+    /// Between the pins and the second reading of the entries.
+    #[inline]
+    pub(super) fn pinning_and_reading() {
+        #[cfg(all(test, not(loom)))]
+        if let Some(action) = AFTER.with_borrow_mut(Option::take) {
             action();
         }
     }

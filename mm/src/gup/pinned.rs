@@ -3,13 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::few::Few;
 use super::leased::Leased;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::aspace::VmObject;
+use crate::few::Few;
 use crate::lease::LeaseState;
 use crate::mem::OutOfMemory;
-use crate::pgmap::{Pgmap, find_pgmap};
+use crate::pgmap::{Peeked, Pgmap, find_pgmap};
 
 /// Consecutive frames of one device, pinned.
 struct Run {
@@ -108,6 +108,15 @@ impl PinnedPages {
     pub(super) fn keep_device(&mut self, pgmap: &Arc<Pgmap>) -> usize {
         if !self.devices.last().is_some_and(|d| Arc::ptr_eq(d, pgmap)) {
             self.devices.push(pgmap.clone());
+        }
+        self.devices.len() - 1
+    }
+
+    /// As [`PinnedPages::keep_device`], for a pgmap that a section with interrupts off found: one atomic operation if it is new.
+    pub(super) fn keep_peeked(&mut self, pgmap: Peeked<'_>) -> usize {
+        let known = |d: &Arc<Pgmap>| core::ptr::eq(&raw const **d, pgmap.get());
+        if !self.devices.last().is_some_and(known) {
+            self.devices.push(pgmap.own());
         }
         self.devices.len() - 1
     }

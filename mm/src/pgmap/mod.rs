@@ -26,12 +26,14 @@ mod error;
 mod ops;
 mod registry;
 mod remove;
+mod runs;
 
 pub use self::error::{AssociateError, Busy, PgmapError, PopulateError, RemoveError};
 pub use self::ops::PgmapOps;
 #[cfg(not(target_os = "none"))]
 pub use self::registry::scratch_range;
 pub use self::registry::{MAX_PGMAPS, find, find_pgmap};
+pub(crate) use self::registry::{Peeked, peek_pgmap};
 pub use crate::life::{Counted, GetError, Legacy, LifePolicy, State, Sweep};
 pub use crate::page::{Counts, Owner, Page, PinError};
 
@@ -340,32 +342,6 @@ impl<L: LifePolicy> Pgmap<L> {
         self.released(L::unpin(&self.gate, n));
         if left.pinned == 0 {
             PAGE_WAITERS.wake_all(folio.pfn.get());
-        }
-    }
-
-    /// Drops one pin of each of `pages` frames from `first` on; the caller holds them. One atomic operation for each folio.
-    pub(crate) fn unpin_pages(&self, first: Pfn, pages: u64) {
-        let (mut at, end) = (first.get(), first.get() + pages);
-        while at < end {
-            let Some(folio) = Pfn::new(at).and_then(|pfn| self.folio(pfn)) else {
-                debug_assert!(false, "a pinned page keeps its metadata");
-                return;
-            };
-            let next = (folio.pfn.get() + folio.size.pages()).min(end);
-            self.unpin(&folio, (next - at) as u32);
-            at = next;
-        }
-    }
-
-    /// Wakes who waits for one of the `pages` frames from `first` on.
-    pub(crate) fn wake_waiters(&self, first: Pfn, pages: u64) {
-        let (mut at, end) = (first.get(), first.get() + pages);
-        while at < end {
-            let Some(folio) = Pfn::new(at).and_then(|pfn| self.folio(pfn)) else {
-                return;
-            };
-            PAGE_WAITERS.wake_all(folio.pfn.get());
-            at = folio.pfn.get() + folio.size.pages();
         }
     }
 

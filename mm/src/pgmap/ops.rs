@@ -1,6 +1,7 @@
 //! The user of a pgmap's pages, who is told when one comes to rest.
 
 use crate::addr::{PageSize, Pfn};
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::irq_off;
 use alloc::sync::Arc;
 
@@ -15,22 +16,45 @@ pub trait PgmapOps: Send + Sync {
 ///
 /// Interrupts are off on both sides: a handler that drops the last pin on this processor must not meet a writer that it
 /// interrupted. Readers nest, for a call may drop another page's last reference.
-pub(super) struct OpsSlot(spin::RwLock<Option<Arc<dyn PgmapOps>>>);
+pub(super) struct OpsSlot {
+    ops: spin::RwLock<Option<Arc<dyn PgmapOps>>>,
+    /// Whether there are any: where nobody listens, a page's rest costs a look at this.
+    set: AtomicBool,
+}
 
 impl OpsSlot {
-    pub(super) const fn new(ops: Option<Arc<dyn PgmapOps>>) -> Self {
-        Self(spin::RwLock::new(ops))
+    pub(super) fn new(ops: Option<Arc<dyn PgmapOps>>) -> Self {
+        let set = AtomicBool::new(ops.is_some());
+        Self {
+            ops: spin::RwLock::new(ops),
+            set,
+        }
     }
 
     pub(super) fn set(&self, ops: Option<Arc<dyn PgmapOps>>) {
         // The old ops are dropped with interrupts back on: their destructor may be long.
-        let old = irq_off(|| core::mem::replace(&mut *self.0.write(), ops));
+        let old = irq_off(|| {
+            let mut slot = self.ops.write();
+            // Release: pairs with the Acquire in `is_set`.
+            self.set.store(ops.is_some(), Ordering::Release);
+            core::mem::replace(&mut *slot, ops)
+        });
         drop(old);
     }
 
+    /// Whether somebody is told.
+    #[inline]
+    pub(super) fn is_set(&self) -> bool {
+        // Acquire: pairs with the Release in `set`. A page that comes to rest after `set` has returned is told of.
+        self.set.load(Ordering::Acquire)
+    }
+
     pub(super) fn page_idle(&self, pfn: Pfn, size: PageSize) {
+        if !self.is_set() {
+            return;
+        }
         irq_off(|| {
-            if let Some(ops) = &*self.0.read() {
+            if let Some(ops) = &*self.ops.read() {
                 ops.page_idle(pfn, size);
             }
         });

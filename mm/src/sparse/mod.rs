@@ -121,6 +121,29 @@ impl<T: Zeroed> Link<T> {
     }
 }
 
+/// The counts of consecutive pages; see [`SparseMap::section`].
+#[derive(Clone, Copy)]
+pub enum Section<'a> {
+    /// The pages belong to one folio, whose count is in its head.
+    Folio {
+        /// The head.
+        head: &'a Page,
+        /// Its frame.
+        start: Pfn,
+        /// Its size.
+        size: PageSize,
+    },
+    /// Each page has its own, the first frame asked for first.
+    Pages(&'a [Page]),
+}
+
+impl<'a> Section<'a> {
+    fn folio(head: &'a Page, pfn: Pfn, size: PageSize) -> Self {
+        let start = pfn.align_down(size);
+        Self::Folio { head, start, size }
+    }
+}
+
 /// The metadata of the pages of one range.
 pub struct SparseMap {
     range: PfnRange,
@@ -206,6 +229,25 @@ impl SparseMap {
             let head = self.head(pfn, size)?;
             (head.order() == size.order()).then_some((pfn.align_down(size), size, head))
         })
+    }
+
+    /// The counts from `pfn` on, as far as one folio or one section of 2 MiB reaches: one lookup for a run of pages. `None`: no metadata,
+    /// or out of range.
+    ///
+    /// Whether it is a folio stays true while a page of it has a count.
+    pub fn section(&self, pfn: Pfn) -> Option<Section<'_>> {
+        let gig = self.gig(pfn)?.get()?;
+        if gig.head.order() == PageSize::Size1G.order() {
+            return Some(Section::folio(&gig.head, pfn, PageSize::Size1G));
+        }
+        let block = gig.blocks[block_index(pfn)].get()?;
+        if block.head.order() == PageSize::Size2M.order() {
+            return Some(Section::folio(&block.head, pfn, PageSize::Size2M));
+        }
+        let first = page_index(pfn);
+        let inside = (self.range.end() - pfn.get()).min((FAN - first) as u64) as usize;
+        let pages = block.leaf.get()?.pages.get(first..first + inside)?;
+        Some(Section::Pages(pages))
     }
 
     /// Visits every head and page that has metadata and whose block overlaps `range`: ascending, larger before smaller.

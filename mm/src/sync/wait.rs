@@ -355,6 +355,8 @@ const BUCKETS: usize = 64;
 ///
 /// Two keys may share a queue: their waiters are told apart by key, so a wake-up reaches only its own.
 pub struct WaitTable {
+    /// Threads inside [`WaitTable::wait_until`]: raised before they enter a queue, lowered after they left it.
+    waiting: AtomicU32,
     buckets: [WaitQueue; BUCKETS],
 }
 
@@ -368,6 +370,7 @@ impl WaitTable {
     /// A table in which nobody waits.
     pub const fn new() -> Self {
         Self {
+            waiting: AtomicU32::new(0),
             buckets: [const { WaitQueue::new() }; BUCKETS],
         }
     }
@@ -380,7 +383,19 @@ impl WaitTable {
         mut cond: impl FnMut() -> bool,
         w: &Wait,
     ) -> Result<(), WaitError> {
-        self.bucket(key).wait(key, |_| cond(), w)
+        // Relaxed: the fence in `wait` stands between this and the condition.
+        self.waiting.fetch_add(1, Relaxed);
+        let ended = self.bucket(key).wait(key, |_| cond(), w);
+        self.waiting.fetch_sub(1, Relaxed);
+        ended
+    }
+
+    /// Whether nobody waits on any key, read after everything that the caller wrote: then there is nobody to wake. For those who make
+    /// many conditions true at once.
+    pub fn nobody_waits(&self) -> bool {
+        // Pairs with the fence in `wait`: the conditions are changed before the number is read.
+        fence(Ordering::SeqCst);
+        self.waiting.load(Relaxed) == 0
     }
 
     /// Wakes every thread that waits on `key`. Make the condition true first. Callable from interrupt context.

@@ -144,6 +144,26 @@ pub(crate) enum Probe<'a> {
     Absent { span: u64 },
 }
 
+/// What stands from an address on, as far as one table reaches.
+pub(crate) enum Stretch<'a> {
+    /// Nothing as far as the next multiple of `span` bytes.
+    Absent { span: u64 },
+    /// A large leaf that maps the address.
+    Large(Leaf<'a>),
+    /// The entries of 4 KiB pages from the address to the end of their table; never none.
+    Small(&'a [AtomicU64]),
+}
+
+impl Stretch<'_> {
+    /// How many entries there are to look at, at most.
+    pub(crate) const fn places(&self) -> usize {
+        match self {
+            Self::Absent { .. } | Self::Large(_) => 1,
+            Self::Small(slots) => slots.len(),
+        }
+    }
+}
+
 /// A 4-level page table whose tables live in `M`.
 ///
 /// Dropping it frees nothing: the owner of the root knows whether the machine still runs on it.
@@ -213,6 +233,24 @@ impl<M: PageTableMem> PageTable<M> {
             table = entry.pfn(PageSize::Size4K);
         }
         unreachable!("a present entry at level 0 is a leaf")
+    }
+
+    /// What stands from `va` on: one walk for all entries of a table. Lock-free; allocates nothing.
+    pub(crate) fn stretch(&self, va: VirtAddr) -> Stretch<'_> {
+        let mut table = self.root;
+        for level in (1..LEVELS).rev() {
+            let slot = self.slot(table, va, level);
+            // Acquire: as in `probe`.
+            let entry = Entry::from_bits(slot.load(Ordering::Acquire));
+            if let Some(size) = entry.leaf_size(level) {
+                return Stretch::Large(Leaf { entry, size, slot });
+            }
+            if !entry.is_present() {
+                return Stretch::Absent { span: span(level) };
+            }
+            table = entry.pfn(PageSize::Size4K);
+        }
+        Stretch::Small(&self.entries(table)[index(va, 0)..])
     }
 
     /// Maps the page of `size` at `phys` to `va`.

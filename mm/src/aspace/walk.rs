@@ -1,0 +1,51 @@
+//! An address space as a walker without locks sees it.
+
+#![expect(
+    unsafe_code,
+    reason = "looks at mappings and pgmaps that only the section keeps"
+)]
+
+use super::vma::{Seen, VmaList};
+use crate::addr::VirtAddr;
+use crate::pgmap::{Peeked, peek_pgmap};
+use crate::table::{Leaf, PageTable, PageTableMem, Stretch};
+use alloc::sync::Arc;
+
+/// One section with interrupts off on a CPU that runs on the address space; see `AddressSpace::section`, which alone makes it.
+///
+/// **What keeps what.** A mapping that leaves the list, and the reference that an entry holds, go only after a flush of the root, and
+/// the flush waits for this section. So a mapping that was found stays, and so does a page whose entry was seen present: its
+/// reference, and with it its metadata and its pgmap, which outlives its references. Page tables are freed only after `Tlb::quiesce`.
+pub(crate) struct Walk<'s> {
+    list: &'s VmaList,
+    table: &'s PageTable<Arc<dyn PageTableMem>>,
+}
+
+impl<'s> Walk<'s> {
+    pub(super) fn new(list: &'s VmaList, table: &'s PageTable<Arc<dyn PageTableMem>>) -> Self {
+        Self { list, table }
+    }
+
+    /// The mapping that covers `va`; None also while the list is being changed.
+    pub(crate) fn vma(&self, va: VirtAddr) -> Option<Seen<'s>> {
+        // SAFETY: this value exists only inside such a section, and 's ends with it.
+        unsafe { self.list.peek(va) }
+    }
+
+    /// Whether the mapping that was found is still there.
+    pub(crate) fn is_current(&self, seen: &Seen<'_>) -> bool {
+        self.list.is_current(seen)
+    }
+
+    /// What stands from `va` on.
+    pub(crate) fn stretch(&self, va: VirtAddr) -> Stretch<'s> {
+        self.table.stretch(va)
+    }
+
+    /// The pgmap of the page that the leaf, which was seen present in this section and counts, maps at `va`.
+    pub(crate) fn pgmap(&self, leaf: &Leaf<'s>, va: VirtAddr) -> Option<Peeked<'s>> {
+        debug_assert!(leaf.entry.is_counted());
+        // SAFETY: the entry, read in this section, holds a reference on the page until the section has ended.
+        unsafe { peek_pgmap(leaf.pfn_at(va)) }
+    }
+}

@@ -1,0 +1,276 @@
+//! The fast path: without a lock, with interrupts off.
+//!
+//! **One section** pins what one table maps of one mapping, at most [`ENTRIES`] entries in at most [`RUNS`] runs, and turns interrupts
+//! on again; the next section goes on. Nothing is allocated inside: room is made before. Steps, in order:
+//!
+//! 1. this CPU runs on the address space's root, or the slow path is taken;
+//! 2. the mapping is found in the list, with the list's version;
+//! 3. entries are read and their folios pinned: each by one compare-and-swap, which fails where no entry maps the folio;
+//! 4. a SeqCst fence;
+//! 5. every entry is read again, and the list's version. One difference, and all pins of the section are undone.
+//! 6. the mapping's object and the pgmap are kept by one `Arc` each.
+//!
+//! **Why nothing vanishes under the walker** stands at `Walk`: mappings and the references of entries go only after a flush of the
+//! root, and the flush waits for this section. A page's reference keeps its metadata, and its folio as it is built, and its pgmap.
+//!
+//! **Why a pin is right.** Steps 3–5 against clear–fence–count of the zap are Dekker's pair: if the zap's caller read the count before
+//! the pin, the fences make step 5 see the clear. So a pin that stays is seen by everyone who cleared its entry and counts.
+//!
+//! **Why it is this mapping's page.** The entry may belong to a later mapping of the same address only if the list changed before
+//! that entry was filled; who reads the entry (Acquire) then reads a newer version in step 5. So the object of step 2 is the page's.
+
+use arrayvec::ArrayVec;
+
+use super::pinned::PinnedPages;
+use super::{between, stats};
+use crate::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
+use crate::aspace::{AddressSpace, Prot, Walk};
+use crate::mem::OutOfMemory;
+use crate::page::Page;
+use crate::pgmap::Peeked;
+use crate::sparse::Section;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+use crate::table::{ENTRIES, Entry, Leaf, Stretch};
+use crate::trace::{self, Kind, What};
+
+/// Runs pinned in one section with interrupts off. The number of pages is bounded by a table's [`ENTRIES`] entries.
+const RUNS: usize = 32;
+
+/// Pins from `at` on as far as no lock and no fault is needed. Says how far that was.
+pub(super) fn pin_ahead(
+    space: &AddressSpace,
+    mut at: VirtAddr,
+    end: VirtAddr,
+    write: bool,
+    pinned: &mut PinnedPages,
+) -> Result<VirtAddr, OutOfMemory> {
+    let mut runs = 1;
+    while at < end {
+        pinned.reserve(runs)?;
+        match space.section(|walk| section(&walk, at, end, write, pinned)) {
+            None | Some(0) => break,
+            Some(pages) => at += pages * PAGE_SIZE,
+        }
+        runs = RUNS;
+    }
+    if at < end {
+        stats::slow();
+    }
+    Ok(at)
+}
+
+/// Entries whose pages were pinned: consecutive in their table, the frames too; or one large entry.
+struct Piece<'s> {
+    slots: &'s [AtomicU64],
+    first: Entry,
+    pfn: Pfn,
+    pages: u64,
+}
+
+impl Piece<'_> {
+    /// Whether every entry is what it was.
+    fn is_unchanged(&self) -> bool {
+        let first = self.first.bits();
+        let is_as_it_was = |(n, slot): (usize, &AtomicU64)| {
+            // Acquire: pairs with the Release of every store to an entry. The fence of step 4 stands before.
+            slot.load(Ordering::Acquire) == first.wrapping_add(n as u64 * PAGE_SIZE)
+        };
+        self.slots.iter().enumerate().all(is_as_it_was)
+    }
+}
+
+/// What one section pinned: of one pgmap.
+struct Taken<'s> {
+    pgmap: Option<Peeked<'s>>,
+    pieces: ArrayVec<Piece<'s>, RUNS>,
+    /// The greatest number of pieces.
+    room: usize,
+}
+
+/// One section. Says how many pages it pinned; 0: the slow path has to look.
+fn section(
+    walk: &Walk<'_>,
+    at: VirtAddr,
+    end: VirtAddr,
+    write: bool,
+    pinned: &mut PinnedPages,
+) -> u64 {
+    let Some(seen) = walk.vma(at) else {
+        return 0;
+    };
+    if write && !seen.vma.prot.contains(Prot::WRITE) {
+        return 0;
+    }
+    let pages = (end.min(seen.vma.range.end()) - at) / PAGE_SIZE;
+    let (pieces, room) = (ArrayVec::new(), pinned.room().min(RUNS));
+    let pgmap = None;
+    let mut taken = Taken {
+        pgmap,
+        pieces,
+        room,
+    };
+    match walk.stretch(at) {
+        Stretch::Absent { .. } => {}
+        Stretch::Large(leaf) => taken.large(walk, &leaf, at, pages, write),
+        Stretch::Small(slots) => taken.small(walk, slots, at, pages, write),
+    }
+    between::pinning_and_reading();
+    // SeqCst: pairs with the fence of a zap between the clear and the reading of the counts (`MmuGather::finish`).
+    fence(Ordering::SeqCst);
+    if !(taken.pieces.iter().all(Piece::is_unchanged) && walk.is_current(&seen)) {
+        return taken.undo();
+    }
+    taken.keep(pinned, &seen.vma.object)
+}
+
+impl<'s> Taken<'s> {
+    /// Pins `pages` pages from `at` on of one large entry, as far as it reaches: one atomic operation.
+    fn large(&mut self, walk: &Walk<'s>, leaf: &Leaf<'s>, at: VirtAddr, pages: u64, write: bool) {
+        let pfn = leaf.pfn_at(at);
+        let left = leaf.size.pages() - pfn.get() % leaf.size.pages();
+        if let Some(Section::Folio { head, start, size }) = self.look(walk, leaf, at, write) {
+            let pages = pages.min(left).min(start.get() + size.pages() - pfn.get());
+            between::reading_and_pinning();
+            if head.refs().pin_mapped(pages as u32) {
+                self.pieces.push(Piece {
+                    slots: core::slice::from_ref(leaf.slot),
+                    first: leaf.entry,
+                    pfn,
+                    pages,
+                });
+            }
+        }
+    }
+
+    /// Pins what the entries of 4 KiB pages map, up to the first that has to be left to the slow path.
+    fn small(
+        &mut self,
+        walk: &Walk<'s>,
+        slots: &'s [AtomicU64],
+        at: VirtAddr,
+        pages: u64,
+        write: bool,
+    ) {
+        let mut slots = &slots[..slots.len().min(pages as usize)];
+        let mut at = at;
+        while let Some(slot) = slots.first()
+            && self.pieces.len() < self.room
+        {
+            // Acquire: pairs with the Release of `table::fill`; the page's metadata is seen.
+            let entry = Entry::from_bits(slot.load(Ordering::Acquire));
+            let size = PageSize::Size4K;
+            let leaf = Leaf { entry, size, slot };
+            let n = match self.look(walk, &leaf, at, write) {
+                None => 0,
+                Some(section) => pin_run(slots, entry, section),
+            };
+            if n == 0 {
+                return;
+            }
+            let (run, rest) = slots.split_at(n);
+            self.pieces.push(Piece {
+                slots: run,
+                first: entry,
+                pfn: leaf.pfn_at(at),
+                pages: n as u64,
+            });
+            slots = rest;
+            at += n as u64 * PAGE_SIZE;
+        }
+    }
+
+    /// The counts behind an entry, if it permits the access and its page is of the same pgmap as those before.
+    fn look(
+        &mut self,
+        walk: &Walk<'s>,
+        leaf: &Leaf<'s>,
+        at: VirtAddr,
+        write: bool,
+    ) -> Option<Section<'s>> {
+        if !leaf.entry.is_counted() || write && !leaf.entry.is_writable() {
+            return None;
+        }
+        let pfn = leaf.pfn_at(at);
+        let pgmap = match self.pgmap {
+            Some(known) => known,
+            None => walk.pgmap(leaf, at)?,
+        };
+        self.pgmap = Some(pgmap);
+        pgmap.get().section(pfn)
+    }
+
+    /// Drops the pins. The entries' references, which last as long as the section, keep the pgmap.
+    #[cold]
+    fn undo(&self) -> u64 {
+        if let Some(pgmap) = self.pgmap {
+            let undo = |p: &Piece<'_>| pgmap.get().unpin_pages(p.pfn, p.pages);
+            self.pieces.iter().for_each(undo);
+        }
+        stats::undone(self.pieces.iter().map(|p| p.pages).sum());
+        0
+    }
+
+    /// Hands the pins over. Says how many pages they are.
+    fn keep(self, pinned: &mut PinnedPages, object: &super::Object) -> u64 {
+        let (Some(pgmap), false) = (self.pgmap, self.pieces.is_empty()) else {
+            return 0;
+        };
+        pinned.keep(object);
+        let device = pinned.keep_peeked(pgmap);
+        let mut pages = 0;
+        for piece in &self.pieces {
+            trace::note(Kind::Pin, || {
+                What::pages(piece.pfn, piece.pages).with(piece.pages)
+            });
+            pinned.push(device, piece.pfn, piece.pages);
+            pages += piece.pages;
+        }
+        stats::fast(pages);
+        pages
+    }
+}
+
+/// Pins the pages of a section that the entries map, from the first on, for which the entry is `first` and its continuation. Says how many.
+fn pin_run(slots: &[AtomicU64], first: Entry, section: Section<'_>) -> usize {
+    between::reading_and_pinning();
+    match section {
+        Section::Pages(pages) => pin_each(slots, first.bits(), pages),
+        Section::Folio { head, start, size } => {
+            let inside = start.get() + size.pages() - first.pfn(PageSize::Size4K).get();
+            let slots = &slots[..slots.len().min(inside as usize)];
+            let n = continued(slots, first.bits());
+            if head.refs().pin_mapped(n as u32) {
+                n
+            } else {
+                0
+            }
+        }
+    }
+}
+
+/// The hot loop: one page, one compare-and-swap.
+#[inline]
+fn pin_each(slots: &[AtomicU64], first: u64, pages: &[Page]) -> usize {
+    let mut expected = first;
+    let mut n = 0;
+    for (slot, page) in slots.iter().zip(pages) {
+        // Acquire: as for the first entry.
+        if slot.load(Ordering::Acquire) != expected || !page.refs().pin_mapped(1) {
+            break;
+        }
+        expected = expected.wrapping_add(PAGE_SIZE);
+        n += 1;
+    }
+    n
+}
+
+/// How many entries continue `first`, itself included.
+fn continued(slots: &[AtomicU64], first: u64) -> usize {
+    let is_next = |(n, slot): &(usize, &AtomicU64)| {
+        // Acquire: as for the first entry.
+        slot.load(Ordering::Acquire) == first.wrapping_add(*n as u64 * PAGE_SIZE)
+    };
+    slots.iter().enumerate().take_while(is_next).count()
+}
+
+const _: () = assert!(ENTRIES <= 512, "the bound of a section with interrupts off");
