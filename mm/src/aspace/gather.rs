@@ -129,11 +129,7 @@ impl<'a> MmuGather<'a> {
 
     /// Clears the large leaf that maps `at`; under the lock, and not full. Says where it ends.
     pub(super) fn take_large(&mut self, at: u64, leaf: &Leaf<'_>) -> u64 {
-        let start = at & !(leaf.size.bytes() - 1);
-        let entry = table::take(leaf.slot);
-        trace::note(Kind::ZapClear, || {
-            What::pages(entry.pfn(leaf.size), leaf.size.pages()).at(VirtAddr::new(start))
-        });
+        let (start, entry) = take_leaf(at, leaf);
         self.add(entry, 1, leaf.size);
         self.note(start, start + leaf.size.bytes())
     }
@@ -195,6 +191,47 @@ impl<'a> MmuGather<'a> {
         give_back(&mut segments, room);
         flushed
     }
+}
+
+/// One entry that was cleared, on its way to a gather of its own: small enough to be handed out of the lock.
+#[must_use = "a cleared entry must be flushed, and its reference dropped, by `finish`"]
+pub(super) struct Displaced<'a> {
+    at: u64,
+    entry: Entry,
+    size: PageSize,
+    flushing: Flushing<'a>,
+}
+
+impl<'a> Displaced<'a> {
+    /// Clears the leaf that maps `at`; under the page-table lock.
+    pub(super) fn take(at: VirtAddr, leaf: &Leaf<'_>, flushing: Flushing<'a>) -> Self {
+        let (at, entry) = take_leaf(at.as_u64(), leaf);
+        let size = leaf.size;
+        Self {
+            at,
+            entry,
+            size,
+            flushing,
+        }
+    }
+
+    /// As [`MmuGather::finish`].
+    pub(super) fn finish(self, translations: &'a Translations, room: &'a Room) {
+        let mut gather = MmuGather::new(translations, self.flushing, room);
+        gather.add(self.entry, 1, self.size);
+        gather.note(self.at, self.at + self.size.bytes());
+        gather.finish();
+    }
+}
+
+/// Clears the leaf that maps `at`; says where it began and what it was.
+fn take_leaf(at: u64, leaf: &Leaf<'_>) -> (u64, Entry) {
+    let start = at & !(leaf.size.bytes() - 1);
+    let entry = table::take(leaf.slot);
+    trace::note(Kind::ZapClear, || {
+        What::pages(entry.pfn(leaf.size), leaf.size.pages()).at(VirtAddr::new(start))
+    });
+    (start, entry)
 }
 
 /// Clears the entries that continue the run which begins with `first`, the first of `slots`; says how many they are.

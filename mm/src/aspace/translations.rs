@@ -23,7 +23,7 @@ use core::sync::atomic::{AtomicU64 as CoreU64, Ordering as CoreOrdering};
 
 use arrayvec::ArrayVec;
 
-use super::gather::{Flushing, MmuGather, ROOM, Room, Span};
+use super::gather::{Displaced, Flushing, MmuGather, ROOM, Room, Span};
 use super::object::{FaultError, SpaceId};
 use super::range::{Access, VaRange};
 use super::sink::Installed;
@@ -75,7 +75,7 @@ pub struct Mapped {
 enum Placed<'a> {
     Done(Installed),
     /// Something else stood there and was cleared.
-    Displaced(MmuGather<'a>),
+    Displaced(Displaced<'a>),
     /// An empty table stood there and was detached.
     Detached(Pfn),
 }
@@ -293,9 +293,7 @@ impl Translations {
         loop {
             match self.place(va, size, new)? {
                 Placed::Done(installed) => return Ok(installed),
-                Placed::Displaced(gather) => {
-                    gather.finish();
-                }
+                Placed::Displaced(entry) => entry.finish(self, &self.room),
                 Placed::Detached(table) => self.free_detached(va, &[table]),
             }
         }
@@ -322,9 +320,8 @@ impl Translations {
         if same_page && leaf.size == size && table::exchange(leaf.slot, leaf.entry, new) {
             return Placed::Done(Installed::Present);
         }
-        let mut gather = self.gather();
-        gather.take_large(va.as_u64(), &leaf);
-        Placed::Displaced(gather)
+        let flushing = Flushing::begin(&self.flushing);
+        Placed::Displaced(Displaced::take(va, &leaf, flushing))
     }
 
     /// Nothing is mapped at `va` itself; a table may still stand where a large page should go.

@@ -96,7 +96,7 @@ impl Index {
             .map_or(ptr::null_mut(), |l| l.pgmap.load(Ordering::Relaxed));
         // Pairs with the fence in `rewrite`: who read a word of a later writing sees its version.
         fence(Ordering::Acquire);
-        let same = version % 2 == 0 && self.version.load(Ordering::Relaxed) == version;
+        let same = version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version;
         if same { found } else { ptr::null_mut() }
     }
 }
