@@ -503,7 +503,7 @@ const fn overlap(block: Block, first: Ino, second: Ino) -> MountError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use dax::pmem::RamPmem;

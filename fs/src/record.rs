@@ -282,7 +282,7 @@ fn payload(image: &[u64; RECORD_WORDS], g: &Geometry) -> Result<Record, RecordFa
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -212,7 +212,7 @@ impl fmt::Display for PageSize {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

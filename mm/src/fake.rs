@@ -8,12 +8,14 @@
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use crate::aspace::{Access, AddressSpace, FaultError, Mapped, VaRange};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::plain::{Mutex, MutexGuard};
+use crate::sync::{in_section, wait_for_sections};
 use crate::table::{ENTRIES, PageTableMem};
 use crate::tlb::Tlb;
 
@@ -220,12 +222,22 @@ impl Tlb for ModelTlb {
             hook(range);
         }
         unpoisoned(&self.cache).retain(|&(_, r, va), _| r != root || va < start || va >= end);
+        wait_for_walkers();
     }
 
-    fn quiesce(&self) {}
+    fn quiesce(&self) {
+        wait_for_walkers();
+    }
 
     fn runs_on(&self, _root: Pfn) -> bool {
         true
+    }
+}
+
+/// A test may play another CPU from inside a section of its own thread, which must not wait for itself.
+fn wait_for_walkers() {
+    if !in_section() {
+        wait_for_sections();
     }
 }
 
@@ -235,5 +247,5 @@ fn permits(mapped: &Mapped, access: Access) -> bool {
 
 /// A lock whose holder panicked in a test that expects it is still good.
 fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
+    lock.lock()
 }

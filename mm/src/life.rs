@@ -33,7 +33,7 @@
 //! merely mapped does not hold it, and nobody asks whether it lives. The suite must catch it.
 
 use crate::page::{Overflow, PinError, RefCount};
-use crate::sync::atomic::{AtomicU64, Ordering, store_load};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 /// Why a mapping was refused.
@@ -94,7 +94,6 @@ impl Gate {
 
     /// SeqCst: second half of the store-load pair of a first mapping with `kill` (module head).
     fn load(&self) -> u64 {
-        store_load();
         self.0.load(Ordering::SeqCst)
     }
 

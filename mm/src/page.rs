@@ -20,7 +20,7 @@
 //! protocol, with the generation in the upper half of `flags`.
 
 use crate::addr::PageSize;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence, store_load};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
 use core::fmt;
 use thiserror::Error;
 
@@ -89,14 +89,7 @@ pub struct RefCount(AtomicU64);
 
 impl RefCount {
     /// An idle count.
-    #[cfg(not(loom))]
     pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// An idle count.
-    #[cfg(loom)]
-    pub fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
@@ -114,7 +107,6 @@ impl RefCount {
     /// count and then reads the entry again; removal marks the pgmap dying and then reads counts, a first mapping claims the
     /// count and then reads the mark. In each pair one side must see the other.
     fn load(&self) -> u64 {
-        store_load();
         self.0.load(Ordering::SeqCst)
     }
 
@@ -318,7 +310,7 @@ pub struct Page {
     reserved: u32,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(loom))] // whose atomics are larger
 const _: () = assert!(size_of::<Page>() == 32 && align_of::<Page>() == 8);
 
 impl Page {
@@ -375,7 +367,7 @@ impl Page {
             if before & WRITING == 0 && same_generation(before, after) {
                 return (before & OWNED != 0).then_some(owner);
             }
-            core::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -411,7 +403,7 @@ fn same_generation(a: u32, b: u32) -> bool {
     (a ^ b) & !POISONED == 0
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;

@@ -313,5 +313,5 @@ fn refused(why: AssociateError) -> FaultError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -25,7 +25,7 @@
 //!    The caller's deadline counts as ever; a grace period never makes a wait longer.
 
 mod idle;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod wait;
 

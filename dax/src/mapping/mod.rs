@@ -24,7 +24,7 @@ mod breaking;
 mod clean;
 mod delete;
 mod revoke;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use crate::layout::Idle;

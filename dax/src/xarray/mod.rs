@@ -37,7 +37,7 @@
 mod lock;
 mod node;
 mod pool;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod write;
 

@@ -149,7 +149,7 @@ fn new_chunk(count: u32) -> Result<Box<[Node]>, OutOfMemory> {
     Ok(nodes.into_boxed_slice())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

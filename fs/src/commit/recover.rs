@@ -195,7 +195,7 @@ fn replay<P: Pmem>(media: &Media<P>, pending: &[Found]) {
     media.fence();
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::MkfsOptions;

@@ -21,9 +21,9 @@ mod gather;
 mod object;
 mod range;
 mod sink;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) mod testing;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod translations;
 mod vma;

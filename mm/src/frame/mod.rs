@@ -278,5 +278,5 @@ impl<S: BorrowMut<[u64]>> Buddies<S> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

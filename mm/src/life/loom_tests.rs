@@ -1,9 +1,15 @@
-//! Every interleaving of the counting protocol, by loom: `RUSTFLAGS="--cfg loom" cargo test -p mm --release --lib`.
+//! Every interleaving of the counting protocol, by loom: `RUSTFLAGS="--cfg loom" cargo test -p mm --release --lib loom`.
 
 use super::*;
 use crate::page::Counts;
-use loom::sync::Arc;
-use loom::thread;
+use crate::sync::model::{Bounds, JoinHandle, check, spawn};
+use std::sync::Arc;
+
+/// Every interleaving.
+const EVERY: Bounds = Bounds {
+    preemptions: None,
+    ..Bounds::preemptions(0)
+};
 
 struct Device {
     gate: Gate,
@@ -20,10 +26,8 @@ fn device() -> Arc<Device> {
 /// Removal marks the gate and looks once. What it finds at rest must stay at rest: no mapping is granted, not even for a
 /// moment, and none that was granted goes unseen.
 fn removal_against<L: LifePolicy>(mappers: usize, pin: bool) {
-    let mut model = loom::model::Builder::new();
     // Three forced switches: enough for every mistake known (each of which needs one or two), and a second instead of minutes.
-    model.preemption_bound = Some(3);
-    model.check(move || {
+    check(Bounds::preemptions(3), move || {
         let device = device();
         let threads: Vec<_> = (0..mappers)
             .map(|_| spawn_mapper::<L>(device.clone(), pin))
@@ -51,8 +55,8 @@ fn removal_against<L: LifePolicy>(mappers: usize, pin: bool) {
 }
 
 /// Maps once; with `pin`, also tries to pin whatever count it finds.
-fn spawn_mapper<L: LifePolicy>(device: Arc<Device>, pin: bool) -> thread::JoinHandle<bool> {
-    thread::spawn(move || {
+fn spawn_mapper<L: LifePolicy>(device: Arc<Device>, pin: bool) -> JoinHandle<bool> {
+    spawn(move || {
         let got = L::get(&device.gate, &device.refs).is_ok();
         if pin && device.refs.try_pin(1).is_ok() {
             device.refs.put_pinned(1);
@@ -91,12 +95,12 @@ fn legacy_is_caught() {
 /// A mapping is granted and withdrawn while the removal looks: a claim that fails is never seen as a reference, nor pinned.
 #[test]
 fn a_withdrawn_claim_cannot_be_pinned() {
-    loom::model(|| {
+    check(EVERY, || {
         let device = device();
         device.gate.kill();
         let claimant = {
             let device = device.clone();
-            thread::spawn(move || {
+            spawn(move || {
                 assert_eq!(device.refs.get_or_claim(), Ok(false));
                 assert!(!device.refs.settle(false));
             })
@@ -111,14 +115,12 @@ fn a_withdrawn_claim_cannot_be_pinned() {
 /// gup against the last unmap: the pin either holds the page or fails, and exactly one thread reports the page idle.
 #[test]
 fn a_pin_against_the_last_unmap() {
-    loom::model(|| {
+    check(EVERY, || {
         let device = device();
         assert!(device.refs.first_mapped());
         let pinner = {
             let device = device.clone();
-            thread::spawn(move || {
-                device.refs.try_pin(2).is_ok() && device.refs.put_pinned(2).is_idle()
-            })
+            spawn(move || device.refs.try_pin(2).is_ok() && device.refs.put_pinned(2).is_idle())
         };
         let unmapped_last = device.refs.put_mapped().is_idle();
         let unpinned_last = pinner.join().unwrap();

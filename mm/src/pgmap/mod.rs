@@ -420,5 +420,5 @@ fn note_owner(kind: Kind, folio: &Folio<'_>, owner: Owner) {
     trace::note(kind, || what.file(owner.inode, owner.index));
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

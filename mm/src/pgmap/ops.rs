@@ -1,7 +1,7 @@
 //! The user of a pgmap's pages, who is told when one comes to rest.
 
 use crate::addr::{PageSize, Pfn};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering, spin_loop};
 use crate::sync::irq_off;
 use alloc::sync::Arc;
 
@@ -34,7 +34,7 @@ impl OpsSlot {
     pub(super) fn set(&self, ops: Option<Arc<dyn PgmapOps>>) {
         // The old ops are dropped with interrupts back on: their destructor may be long.
         let old = irq_off(|| {
-            let mut slot = self.ops.write();
+            let mut slot = spun(|| self.ops.try_write());
             // Release: pairs with the Acquire in `is_set`.
             self.set.store(ops.is_some(), Ordering::Release);
             core::mem::replace(&mut *slot, ops)
@@ -54,9 +54,19 @@ impl OpsSlot {
             return;
         }
         irq_off(|| {
-            if let Some(ops) = &*self.ops.read() {
+            if let Some(ops) = &*spun(|| self.ops.try_read()) {
                 ops.page_idle(pfn, size);
             }
         });
+    }
+}
+
+/// Tries until it works; in a model, the others go on meanwhile.
+fn spun<G>(mut take: impl FnMut() -> Option<G>) -> G {
+    loop {
+        if let Some(guard) = take() {
+            return guard;
+        }
+        spin_loop();
     }
 }

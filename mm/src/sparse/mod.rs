@@ -29,7 +29,7 @@
 )]
 
 mod meta;
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 pub use self::meta::{DeviceMeta, HeapMeta, MetaAlloc};

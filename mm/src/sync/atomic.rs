@@ -1,22 +1,24 @@
-//! The atomics of the whole project: core's, or loom's under `cfg(loom)`.
+//! The atomics of the whole project: core's; under `cfg(loom)` loom's and under `cfg(shuttle)` shuttle's, in disguise.
+//!
+//! The disguises ([`super::model`]) keep what core's atomics promise and the models' own do not: `const fn new`, and all
+//! bytes zero is a valid atomic of value 0. So the same statics, page tables and sparse page maps run in the models.
 
-#[cfg(not(loom))]
+pub use core::sync::atomic::Ordering;
+
+#[cfg(not(any(loom, shuttle)))]
 pub use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
 };
 
-#[cfg(loom)]
-pub use loom::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+#[cfg(any(loom, shuttle))]
+pub use super::model::atomic::{
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
 };
 
-/// Stands in front of the SeqCst loads of a store-load pair. loom takes SeqCst accesses for AcqRel ones and models only SeqCst
-/// fences, so under loom this is one. Elsewhere it is nothing: the SeqCst accesses themselves order the pair.
-#[cfg(loom)]
-pub(crate) fn store_load() {
-    fence(Ordering::SeqCst);
+/// To be called in every loop that waits for another processor.
+pub fn spin_loop() {
+    #[cfg(any(loom, shuttle))]
+    super::model::yield_now();
+    #[cfg(not(any(loom, shuttle)))]
+    core::hint::spin_loop();
 }
-
-/// Nothing: the SeqCst accesses themselves order the pair.
-#[cfg(not(loom))]
-pub(crate) const fn store_load() {}

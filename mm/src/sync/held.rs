@@ -73,6 +73,8 @@ pub struct HeldLocks {
     len: AtomicU32,
     /// Spin locks held, counted in debug builds.
     spin: AtomicU32,
+    /// Sections with interrupts off, counted where they are waited for (`super::section`).
+    sections: AtomicU32,
 }
 
 impl HeldLocks {
@@ -82,6 +84,7 @@ impl HeldLocks {
             classes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_HELD],
             len: AtomicU32::new(0),
             spin: AtomicU32::new(0),
+            sections: AtomicU32::new(0),
         }
     }
 
@@ -97,6 +100,20 @@ impl HeldLocks {
     /// Spin locks held; always 0 in release builds, which do not count them.
     pub fn spin_depth(&self) -> u32 {
         self.spin.load(Relaxed)
+    }
+
+    /// A section with interrupts off begins (1) or ends (-1).
+    #[cfg(not(target_os = "none"))]
+    pub(super) fn count_section(&self, change: i32) {
+        let depth = self.sections.load(Relaxed);
+        self.sections
+            .store(depth.saturating_add_signed(change), Relaxed);
+    }
+
+    /// Whether the thread is inside a section with interrupts off. Told on the host and in the models only.
+    #[cfg(not(target_os = "none"))]
+    pub(super) fn in_section(&self) -> bool {
+        self.sections.load(Relaxed) > 0
     }
 
     /// Panics in debug builds when taking `class` now would be against the order. `nested`: an equal rank is allowed.

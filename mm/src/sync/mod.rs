@@ -17,22 +17,21 @@
 //! Nothing here allocates: queue entries live on the stacks of the waiters.
 
 pub mod atomic;
-#[cfg(not(loom))]
 mod held;
-#[cfg(all(not(loom), not(target_os = "none")))]
+#[cfg(not(target_os = "none"))]
 mod host;
-#[cfg(not(loom))]
+#[cfg(any(loom, shuttle))]
+pub mod model;
 mod mutex;
-#[cfg(not(loom))]
+#[cfg(not(target_os = "none"))]
+pub mod plain;
 mod runtime;
-#[cfg(not(loom))]
 mod rwlock;
-#[cfg(not(loom))]
+#[cfg(not(target_os = "none"))]
+mod section;
 mod spinlock;
-#[cfg(not(loom))]
 pub mod wait;
 
-#[cfg(not(loom))]
 pub use self::{
     held::{HeldList, HeldLocks, LockClass, Noted, class, held_by_current, note_held},
     mutex::{Mutex, MutexGuard},
@@ -42,5 +41,8 @@ pub use self::{
     wait::{Cancel, Wait, WaitError, WaitQueue, WaitTable},
 };
 
-#[cfg(all(test, not(loom)))]
+#[cfg(not(target_os = "none"))]
+pub use self::section::{in_section, wait_for_sections};
+
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

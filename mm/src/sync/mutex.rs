@@ -9,13 +9,13 @@
     reason = "the value sits in an UnsafeCell that the lock state guards"
 )]
 
+use super::atomic::{AtomicBool, Ordering};
 use super::held::LockClass;
 use super::runtime::runtime;
 use super::wait::WaitQueue;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A mutual-exclusion lock whose waiters sleep.
 pub struct Mutex<T: ?Sized> {

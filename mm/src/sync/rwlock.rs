@@ -10,13 +10,13 @@
     reason = "the value sits in an UnsafeCell that the lock state guards"
 )]
 
+use super::atomic::{AtomicU32, Ordering};
 use super::held::LockClass;
 use super::runtime::runtime;
 use super::wait::WaitQueue;
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
 
 const WRITER: u32 = u32::MAX;
 

@@ -7,19 +7,26 @@
 use super::runtime::runtime;
 use core::ops::{Deref, DerefMut};
 
+#[cfg(any(loom, shuttle))]
+use super::model::{ModelMutex as Inner, ModelMutexGuard as InnerGuard};
+#[cfg(not(target_os = "none"))]
+use super::section::Section;
+#[cfg(not(any(loom, shuttle)))]
+use spin::mutex::{SpinMutex as Inner, SpinMutexGuard as InnerGuard};
+
 /// A lock that spins; on bare metal interrupts are off on this processor while it is held.
 ///
 /// Its holder must not sleep: waiting and sleeping locks panic in debug builds while a spin lock is held.
 #[derive(Default)]
 pub struct SpinLock<T: ?Sized> {
-    inner: spin::mutex::SpinMutex<T>,
+    inner: Inner<T>,
 }
 
 impl<T> SpinLock<T> {
     /// An unlocked lock around `value`.
     pub const fn new(value: T) -> Self {
         Self {
-            inner: spin::mutex::SpinMutex::new(value),
+            inner: Inner::new(value),
         }
     }
 
@@ -58,7 +65,7 @@ impl<T: ?Sized> SpinLock<T> {
 #[must_use]
 pub struct SpinGuard<'a, T: ?Sized> {
     // Fields drop in this order: the lock opens before interrupts come back, or a handler could spin on it for ever.
-    inner: spin::mutex::SpinMutexGuard<'a, T>,
+    inner: InnerGuard<'a, T>,
     _entered: Entered,
 }
 
@@ -149,8 +156,13 @@ impl Drop for IrqOff {
     }
 }
 
-/// Runs `f` with interrupts off on this processor (on the host: just runs it). `f` must not sleep.
+/// Runs `f` with interrupts off on this processor. `f` must not sleep.
+///
+/// On the host and in the models there are no interrupts; there the section is counted, so that the fakes of
+/// [`crate::tlb::Tlb`] can wait for it ([`super::wait_for_sections`]).
 pub fn irq_off<R>(f: impl FnOnce() -> R) -> R {
     let _entered = Entered::new();
+    #[cfg(not(target_os = "none"))]
+    let _section = Section::begin();
     f()
 }

@@ -20,12 +20,12 @@
     reason = "queue nodes live on the stacks of the waiters and are linked by raw pointers"
 )]
 
+use super::atomic::{AtomicBool, AtomicU32, Ordering, Ordering::Relaxed, fence};
 use super::runtime::{Runtime, ThreadId, now_us, runtime};
 use super::spinlock::SpinLock;
 use core::ptr;
-use core::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, Ordering, Ordering::Relaxed, fence,
-};
+// core's, also in the models: what is read and written under the queue's lock alone.
+use core::sync::atomic::{AtomicPtr, AtomicU8};
 use thiserror::Error;
 
 /// Why a wait ended before its condition came true.
@@ -409,7 +409,7 @@ impl WaitTable {
     }
 
     /// Two keys that share a queue.
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn colliding_keys(&self) -> (u64, u64) {
         let shares = |key: &u64| ptr::eq(self.bucket(*key), self.bucket(0));
         (0, (1..).find(shares).expect("more keys than queues"))

@@ -19,7 +19,7 @@
 )]
 
 mod entry;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use core::ptr::NonNull;
