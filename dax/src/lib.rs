@@ -1,6 +1,13 @@
 //! NFIT, persistent memory, the XArray, the DAX mapping and break_layouts.
 
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(
+    any(loom, shuttle),
+    allow(
+        dead_code,
+        reason = "what only the tests use that are left out of the models"
+    )
+)]
 
 extern crate alloc;
 

@@ -13,7 +13,7 @@ use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use crate::aspace::{Access, AddressSpace, FaultError, Mapped, VaRange};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::plain::{Mutex, MutexGuard};
 use crate::sync::{in_section, wait_for_sections};
 use crate::table::{ENTRIES, PageTableMem};
@@ -131,6 +131,7 @@ pub struct ModelTlb {
     cache: Mutex<Cache>,
     on_flush: Mutex<Option<Hook>>,
     flushes: AtomicU64,
+    waits: AtomicBool,
 }
 
 impl ModelTlb {
@@ -142,6 +143,12 @@ impl ModelTlb {
     /// Calls `hook` at the start of every flush, while the stale translations are still there.
     pub fn on_flush(&self, hook: impl Fn(VaRange) + Send + Sync + 'static) {
         *unpoisoned(&self.on_flush) = Some(Arc::new(hook));
+    }
+
+    /// From now on a flush waits for the sections with interrupts off, as if every CPU ran on the root that is flushed.
+    /// Until then, as if none that walks did: what a flush must wait for at least.
+    pub fn wait_for_walkers(&self) {
+        self.waits.store(true, Ordering::Relaxed);
     }
 
     /// The number of flushes so far.
@@ -222,7 +229,9 @@ impl Tlb for ModelTlb {
             hook(range);
         }
         unpoisoned(&self.cache).retain(|&(_, r, va), _| r != root || va < start || va >= end);
-        wait_for_walkers();
+        if self.waits.load(Ordering::Relaxed) {
+            wait_for_walkers();
+        }
     }
 
     fn quiesce(&self) {

@@ -3,6 +3,13 @@
 //! Under `cfg(loom)` and `cfg(shuttle)` the same code runs in a model: [`sync::model`].
 
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(
+    any(loom, shuttle),
+    allow(
+        dead_code,
+        reason = "what only the tests use that are left out of the models"
+    )
+)]
 
 extern crate alloc;
 
@@ -13,7 +20,6 @@ pub mod fake;
 mod few;
 pub mod frame;
 pub mod gup;
-#[cfg(not(loom))]
 pub mod lease;
 pub mod life;
 pub mod mem;

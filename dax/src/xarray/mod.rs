@@ -44,12 +44,12 @@ mod write;
 use crate::entry::{Entry, MAX_ORDER, Packed};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
-use core::hint::spin_loop;
+
 use core::ops::Range;
 use mm::addr::Pfn;
 use mm::mem::OutOfMemory;
 use mm::sync::SpinLock;
-use mm::sync::atomic::{AtomicU64, Ordering, fence};
+use mm::sync::atomic::{AtomicU64, Ordering, fence, spin_loop};
 
 pub use lock::{EntryGuard, LockError};
 pub use node::Mark;

@@ -34,7 +34,7 @@ mod leased;
 mod pinned;
 mod slow;
 mod stats;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use alloc::sync::Arc;
@@ -209,7 +209,7 @@ pub fn pin_user_pages_fast(
 
 /// Where a test lets something happen between two steps; nothing otherwise.
 mod between {
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     std::thread_local! {
         /// Done once, on this thread, between the first reading of an entry and the pin of its folio.
         pub(super) static ONCE: core::cell::RefCell<Option<alloc::boxed::Box<dyn FnOnce()>>> =
@@ -219,7 +219,7 @@ mod between {
     /// Between the reading of an entry and the pin.
     #[inline]
     pub(super) fn reading_and_pinning() {
-        #[cfg(all(test, not(loom)))]
+        #[cfg(all(test, not(any(loom, shuttle))))]
         if let Some(action) = ONCE.with_borrow_mut(Option::take) {
             action();
         }

@@ -29,7 +29,7 @@ pub(super) fn pin_present(
             pinned.reserve(1)?;
             match translations.with_leaf(at, |leaf| pin_leaf(leaf, at, &want, pinned))? {
                 Pin::Taken(pages) => at += pages * PAGE_SIZE,
-                Pin::Changed => core::hint::spin_loop(),
+                Pin::Changed => crate::sync::atomic::spin_loop(),
                 Pin::Fault(access) => {
                     stats::slow_pages((at - before) / PAGE_SIZE);
                     return Ok((at, Some(access)));

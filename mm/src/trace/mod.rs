@@ -19,7 +19,7 @@
 //! closer than a record takes may stand in the wrong order.
 
 mod ring;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use core::fmt;
