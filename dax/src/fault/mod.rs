@@ -20,7 +20,7 @@ use crate::xarray::{EntryGuard, LockError, Mark};
 use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use mm::aspace::{Access, FaultAt, FaultError, FaultSink, Installed};
 use mm::page::Owner;
-use mm::pgmap::{AssociateError, Folio, PopulateError};
+use mm::pgmap::{AssociateError, Folio, PAGE_WAITERS, PopulateError};
 use mm::trace::{self, Kind, What};
 
 /// What to do about a fault.
@@ -105,7 +105,7 @@ struct Fault<'a> {
 impl Mapping {
     /// Makes the page at `at` accessible: `VmObject::fault`.
     ///
-    /// May sleep; delayed by at most 100 ms while a breaker waits for the page's range. Lock classes: INVALIDATE shared, ENTRY, what
+    /// May sleep; delayed by at most 66 ms while a breaker waits for the page's range. Lock classes: INVALIDATE shared, ENTRY, what
     /// `blocks` takes, I_MMAP.
     ///
     /// Error: `PastEof` beyond the file's last page; `OutOfMemory`, `Dying`, or what `blocks` says. Nothing is half done then.
@@ -123,7 +123,21 @@ impl Mapping {
             at,
             sink,
         }
-        .serve()
+        .serve()?;
+        self.tell_breakers(at.file_page);
+        Ok(())
+    }
+
+    /// A page was mapped: a breaker that sleeps for its pins must unmap it again in time, or new pins pass without a fault.
+    ///
+    /// Under the invalidate lock. A breaker that the fault does not find noted takes that lock after the fault, and unmaps.
+    fn tell_breakers(&self, page: u64) {
+        if self.breaking.is_awaited()
+            && let Some(pfn) = self.load(page).and_then(|found| found.pfn())
+        {
+            // The count is raised already; the fence in `wake_all` pairs with that of the breaker's wait.
+            PAGE_WAITERS.wake_all(pfn.get());
+        }
     }
 }
 

@@ -59,20 +59,29 @@ impl Waiting<'_, '_> {
     }
 
     /// Waits for the pins of the page; leases of the range are revoked first.
+    ///
+    /// While nobody maps the page there is no timer but those of the grace periods: the last unpin, a fault that maps the page
+    /// (`Mapping::fault`) and a new lease (`mm::gup`) wake the breaker. Once it is mapped, new pins pass without a fault, and only
+    /// unmapping it again stops them; that is done a quarter into the next window.
     fn pins(&mut self, wait: &Wait<'_>) -> Result<(), WaitError> {
+        let mut unmap_at = None;
         loop {
             self.revoke();
-            let look = self.breaker.next_look_us(now_us());
+            let look = unmap_at.unwrap_or(u64::MAX);
             let grace = self.next_grace_end().map_or(u64::MAX, |(end, _)| end.at_us);
-            let woken = self.until(|c| c.pinned == 0, true, wait, look.min(grace));
+            let mapped_anew = |c: Counts| c.mapped > 0 && unmap_at.is_none();
+            let wanted = |c: Counts| c.pinned == 0 || mapped_anew(c);
+            // Why it ended is seen from the counts and the clock.
+            let _ = self.until(wanted, true, wait, look.min(grace));
             // Pins that come and go faster than we look must not hide the end of the wait.
             ended(wait)?;
             self.tell_overdue();
-            let counts = self.mapping.counts_of(&self.held);
-            // Mapped anew: pins pass without a fault, and are not delayed. Only unmapping it again stops them.
-            let mapped_anew = woken.is_err() && now_us() >= look && counts.mapped > 0;
-            if counts.pinned == 0 || mapped_anew {
+            let (counts, now) = (self.mapping.counts_of(&self.held), now_us());
+            if counts.pinned == 0 || now >= look {
                 return Ok(());
+            }
+            if mapped_anew(counts) {
+                unmap_at = Some(self.breaker.next_look_us(now));
             }
         }
     }
@@ -95,8 +104,9 @@ impl Waiting<'_, '_> {
         look_us: u64,
     ) -> Result<(), WaitError> {
         let fresh = || leases && self.mapping.leases().has_fresh(&self.pages);
+        let timer = wait.deadline_us.unwrap_or(u64::MAX).min(look_us);
         let short = Wait {
-            deadline_us: Some(wait.deadline_us.map_or(look_us, |at| at.min(look_us))),
+            deadline_us: (timer != u64::MAX).then_some(timer),
             ..*wait
         };
         self.mapping

@@ -9,7 +9,7 @@
 //!
 //! Gates are the multiples of W on the clock, where W is 1 ms for a new breaker, doubles as the breaker grows older, and is at most
 //! [`MAX_DELAY_US`]. So faults do not trickle in: all that came during one window pass together at its end, however many they are. A
-//! quarter into the next window the breaker looks; if its page was mapped anew, it unmaps the range again, and from there to the
+//! fault that maps the page wakes the breaker; a quarter into the next window it unmaps the range again, and from there to the
 //! end of the window no new reference can appear. Whoever pins for less than the rest of a window has let go by then, the
 //! count reaches 0, and the last unpin wakes the breaker. Windows of all breakers of the same age class have the same gates,
 //! and those of younger ones are parts of them, so several breakers do not undo each other's windows.
@@ -126,10 +126,16 @@ impl Breaking {
         }
     }
 
+    /// Whether a breaker is noted.
+    pub(crate) fn is_awaited(&self) -> bool {
+        // Relaxed: whoever asks under the invalidate lock sees every breaker that had it before.
+        self.waiting.load(Ordering::Relaxed) != 0
+    }
+
     /// The gate that a fault on `page` which comes at `now_us` waits for; `None`: it may go on.
     pub(crate) fn gate_us(&self, page: u64, now_us: u64) -> Option<u64> {
         // Relaxed: a delay is a courtesy; a fault that misses a new breaker is as one that came before it.
-        if self.waiting.load(Ordering::Relaxed) == 0 {
+        if !self.is_awaited() {
             return None;
         }
         let notes = self.notes.lock();

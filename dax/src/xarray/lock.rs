@@ -117,6 +117,8 @@ impl XArray {
     }
 
     fn attempt(&self, index: u64, order: u8) -> Attempt {
+        #[cfg(test)]
+        self.tries.fetch_add(1, mm::sync::atomic::Ordering::Relaxed);
         let inner = self.inner.lock();
         let base = Entry::Empty { order }.base(index);
         let Some(found) = self.seek(&(base..base + (1 << order)), None) else {

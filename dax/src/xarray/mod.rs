@@ -70,6 +70,9 @@ pub struct XArray {
     seq: AtomicU64,
     root: AtomicU64,
     inner: SpinLock<XArrayStats>,
+    /// How often somebody tried to lock an entry: a herd would show here.
+    #[cfg(test)]
+    tries: AtomicU64,
 }
 
 /// What an array holds.
@@ -187,6 +190,8 @@ impl XArray {
             seq: AtomicU64::new(0),
             root: AtomicU64::new(0),
             inner,
+            #[cfg(test)]
+            tries: AtomicU64::new(0),
         }
     }
 

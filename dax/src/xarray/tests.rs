@@ -468,6 +468,29 @@ fn a_waiter_is_woken_by_unlock_and_by_erase() {
     }
 }
 
+/// Threads that all wait for one entry, which goes from one to the next.
+#[test]
+fn a_release_wakes_one_waiter_which_hands_on() {
+    const WAITERS: u64 = 12;
+    let a = array();
+    a.insert(7, page(1)).unwrap();
+    let guard = a.lock_entry(7, 0).unwrap();
+    thread::scope(|s| {
+        for _ in 0..WAITERS {
+            s.spawn(|| {
+                let _guard = a.lock_entry(7, 0).unwrap();
+                // Long enough that all who were woken look while it is locked.
+                thread::sleep(Duration::from_millis(3));
+            });
+        }
+        thread::sleep(Duration::from_millis(50));
+        drop(guard);
+    });
+    // One to queue, one in the queue, one when it is its turn; waking all takes some 80.
+    let tries = a.tries.load(Ordering::Relaxed);
+    assert!(tries <= 4 * WAITERS, "{tries} tries: a herd");
+}
+
 /// Threads count up a number that only the entry lock protects.
 #[test]
 fn the_entry_lock_excludes_and_no_waiter_is_forgotten() {
