@@ -2,7 +2,7 @@
 
 use super::{Idle, Mapping};
 use crate::entry::Entry;
-use crate::xarray::{Found, Mark};
+use crate::xarray::{Found, INDEX_END, Mark};
 use core::ops::Range;
 use mm::addr::Pfn;
 use mm::pgmap::Busy;
@@ -49,13 +49,27 @@ impl Mapping {
         if !idle.proves(self, &whole) {
             return Err(DeleteError::NotProved);
         }
-        let mut deleted = 0;
-        while let Some(found) = self.pages.next(whole.clone()) {
+        let (mut deleted, mut at) = (0, whole.start);
+        while let Some(found) = self.pages.next(at..whole.end) {
+            // Entries that reach over an end of the range, are locked or busy are for the careful way.
+            let within = found.base.max(pages.start)..pages.end;
+            if let Some(run) = self.pages.erase_run(within, |f| self.gives(f, &pages)) {
+                (deleted, at) = (deleted + run.entries, run.next);
+                if run.entries > 0 {
+                    continue;
+                }
+            }
             self.keep_durable(found, &pages, flush);
             self.delete_entry(found)?;
-            deleted += 1;
+            (deleted, at) = (deleted + 1, found.end());
         }
         Ok(deleted)
+    }
+
+    /// Clears the owner of an entry that lies wholly in `pages`. False, and nothing done: it does not, or its page is in use.
+    fn gives(&self, found: Found, pages: &Range<u64>) -> bool {
+        let inside = pages.start <= found.base && found.end() <= pages.end;
+        inside && found.pfn().is_none_or(|pfn| self.disown(pfn).is_ok())
     }
 
     /// Flushes the parts of a dirty entry that lie outside of `pages`. Nobody can store to it: it is idle.
@@ -97,17 +111,18 @@ impl Mapping {
 impl Drop for Mapping {
     /// The file leaves memory: nobody can map or pin it any more, because both keep it alive.
     fn drop(&mut self) {
-        while let Some(found) = self.pages.next(0..crate::xarray::INDEX_END) {
-            if let Some(pfn) = found.pfn()
-                && self.disown(pfn).is_err()
-            {
-                log::error!(
-                    "inode {}: page {} (frame {pfn}) is in use, but the file is gone",
-                    self.owner,
-                    found.base
-                );
+        let give = |found: Found| {
+            if found.pfn().is_some_and(|pfn| self.disown(pfn).is_err()) {
+                let (owner, index) = (self.owner, found.base);
+                log::error!("inode {owner}: page {index} is in use, but the file is gone");
             }
-            self.pages.erase(found.base);
-        }
+            true
+        };
+        // Nobody is left who could hold an entry's lock.
+        while self
+            .pages
+            .erase_run(0..INDEX_END, give)
+            .is_some_and(|run| run.entries > 0)
+        {}
     }
 }

@@ -166,6 +166,11 @@ impl XArray {
         self.id.rotate_left(48) ^ base
     }
 
+    /// Wakes everybody who waits for the entry at `base`, which was deleted.
+    pub(super) fn wake_all(&self, base: u64) {
+        WAITERS.wake_all(self.key(base));
+    }
+
     fn unlock(&self, base: u64, entry: Entry) {
         let mut inner = self.inner.lock();
         match entry {
@@ -180,7 +185,7 @@ impl XArray {
                     },
                 );
                 drop(inner);
-                WAITERS.wake_all(self.key(base));
+                self.wake_all(base);
             }
             Entry::Zero { .. } | Entry::Pfn { .. } => {
                 self.replace(&inner, base, Packed::new(entry, false));

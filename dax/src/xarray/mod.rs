@@ -34,6 +34,7 @@
 //!
 //! A void walk reads only atomics of nodes of the pool and takes at most nine steps. After a few void walks the reader takes the lock.
 
+mod batch;
 mod lock;
 mod node;
 mod pool;
@@ -233,10 +234,16 @@ impl XArray {
     }
 
     /// The entries that cover an index of `range`, in order. What is inserted or erased meanwhile may be seen or not; what stays is seen.
+    ///
+    /// Reads some entries ahead, under one hold of the array's lock.
     pub fn iter(&self, range: Range<u64>) -> impl Iterator<Item = Found> + '_ {
         let (mut from, to) = (range.start, range.end);
+        let mut ahead = batch::Batch::new().into_iter();
         core::iter::from_fn(move || {
-            let found = self.next(from..to)?;
+            if ahead.len() == 0 {
+                ahead = self.batch(from..to).into_iter();
+            }
+            let found = ahead.next()?;
             from = found.end();
             Some(found)
         })

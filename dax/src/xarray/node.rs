@@ -117,6 +117,11 @@ impl Node {
         self.marks[mark as usize].store(bits, Relaxed);
     }
 
+    /// Takes the mark from every slot of a set.
+    pub(crate) fn unmark_all(&self, slots: u64, mark: Mark) {
+        self.marks[mark as usize].store(self.marks(mark) & !slots, Relaxed);
+    }
+
     pub(crate) fn next(&self) -> u32 {
         self.next.load(Relaxed)
     }

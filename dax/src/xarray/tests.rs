@@ -57,6 +57,11 @@ enum Op {
         index: u64,
         len: u64,
     },
+    EraseRun {
+        index: u64,
+        len: u64,
+        most: usize,
+    },
 }
 
 /// Places far apart, so that trees of every height come and go.
@@ -75,7 +80,7 @@ fn op_from(word: u64, place_and_offset: u64) -> Op {
     let place = PLACES[(place_and_offset % 6) as usize];
     let index = (place + (place_and_offset >> 8) % 700).min(INDEX_END - 1);
     let mark = Mark::ALL[rng.below(2) as usize];
-    match rng.below(20) {
+    match rng.below(21) {
         0..7 => Op::Insert {
             index,
             order: ORDERS[rng.below(12) as usize],
@@ -88,6 +93,11 @@ fn op_from(word: u64, place_and_offset: u64) -> Op {
         17 => Op::CopyMark {
             index,
             len: rng.below(2000),
+        },
+        18 => Op::EraseRun {
+            index,
+            len: rng.below(2000),
+            most: rng.below(80) as usize,
         },
         _ => {
             let mark = (rng.below(2) == 0).then_some(mark);
@@ -187,6 +197,7 @@ impl Pair {
             }
             Op::Next { index, len, mark } => self.next(index, len, mark),
             Op::CopyMark { index, len } => self.copy_mark(index, len),
+            Op::EraseRun { index, len, most } => self.erase_run(index, len, most),
         }
     }
 
@@ -213,6 +224,27 @@ impl Pair {
         self.same(self.array.load(index), base);
         self.same(self.array.erase(index), base);
         base.map(|b| self.model.0.remove(&b));
+    }
+
+    /// What goes are the first entries of the range, each told once, at least one if allowed; none is passed over.
+    fn erase_run(&mut self, index: u64, len: u64, most: usize) {
+        let (range, mut told) = (index..index + len, Vec::new());
+        let first = self.model.next(range.clone(), None);
+        let erased = self.array.erase_run(range.clone(), |found| {
+            let taken = told.len() < most;
+            told.extend(taken.then_some(found));
+            taken
+        });
+        assert_eq!(erased.is_some(), first.is_some());
+        assert_eq!(told.is_empty(), first.is_none() || most == 0);
+        for found in &told {
+            assert_eq!(self.model.next(range.clone(), None), Some(found.base));
+            let (entry, _) = self.model.0.remove(&found.base).unwrap();
+            assert_eq!(entry, found.entry);
+        }
+        let Some(erased) = erased else { return };
+        assert_eq!(erased.entries, told.len() as u64);
+        assert_eq!(self.model.next(index..erased.next, None), None);
     }
 
     fn next(&mut self, index: u64, len: u64, mark: Option<Mark>) {
@@ -492,6 +524,42 @@ fn a_release_wakes_one_waiter_which_hands_on() {
 }
 
 /// Threads count up a number that only the entry lock protects.
+#[test]
+fn a_run_ends_before_a_locked_entry() {
+    let array = array();
+    (0..10).for_each(|i| array.insert(i, page(100 + i)).unwrap());
+    let guard = array.lock_existing(7).unwrap();
+    let run = array.erase_run(2..10, |_| true).unwrap();
+    assert_eq!((run.entries, run.next), (5, 7));
+    assert_eq!(array.erase_run(2..10, |_| true).unwrap().entries, 0);
+    drop(guard);
+    let run = array.erase_run(2..10, |_| true).unwrap();
+    assert_eq!((run.entries, run.next), (3, 10));
+    assert_eq!(array.stats().entries, 2);
+}
+
+/// An entry is unlocked, one of two waiters has been woken and not looked yet; then the entry goes.
+#[test]
+fn a_run_wakes_all_who_wait_for_what_went() {
+    let array = array();
+    array.insert(3, page(1)).unwrap();
+    let guard = array.lock_existing(3).unwrap();
+    let (done, ended) = mpsc::channel();
+    thread::scope(|s| {
+        for done in [done.clone(), done] {
+            let array = &array;
+            s.spawn(move || done.send(array.lock_existing(3).is_none()));
+        }
+        thread::sleep(Duration::from_millis(50));
+        array.replace(&array.inner.lock(), 3, Packed::new(page(1), false));
+        assert_eq!(array.erase_run(0..9, |_| true).unwrap().entries, 1);
+        let both = [(); 2].map(|()| ended.recv_timeout(Duration::from_secs(5)));
+        array.wake_all(3); // so that a failure is no hang
+        assert_eq!(both, [Ok(true); 2]);
+        drop(guard);
+    });
+}
+
 #[test]
 fn the_entry_lock_excludes_and_no_waiter_is_forgotten() {
     let (a, rounds) = (array(), if cfg!(miri) { 20 } else { 5_000 });

@@ -10,14 +10,14 @@ use mm::sync::atomic::{Ordering, fence};
 pub(super) type Inner<'a> = SpinGuard<'a, XArrayStats>;
 
 /// A structural change under way: `seq` is odd for as long as this lives.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     array: &'a XArray,
     seq: u64,
 }
 
 impl<'a> Change<'a> {
     /// Makes running lock-free walks void. The caller holds the array's lock.
-    fn begin(array: &'a XArray, _writer: &Inner<'_>) -> Self {
+    pub(super) fn begin(array: &'a XArray, _writer: &Inner<'_>) -> Self {
         // Relaxed: only a writer changes `seq`, and it holds the lock.
         let seq = array.seq.load(Ordering::Relaxed);
         array.seq.store(seq + 1, Ordering::Relaxed);
@@ -35,12 +35,12 @@ impl Drop for Change<'_> {
 }
 
 /// The level of the node that holds entries of this order.
-fn level_of(order: u8) -> u32 {
+pub(super) fn level_of(order: u8) -> u32 {
     u32::from(order) / BITS * BITS
 }
 
 /// How many slots an entry of this order takes there.
-fn slots_of(order: u8) -> usize {
+pub(super) fn slots_of(order: u8) -> usize {
     1 << (u32::from(order) % BITS)
 }
 
@@ -221,7 +221,7 @@ impl XArray {
     }
 
     /// Gives back the empty nodes at the end of the path.
-    fn prune(&self, inner: &mut Inner<'_>, path: &mut Path<'_>) {
+    pub(super) fn prune(&self, inner: &mut Inner<'_>, path: &mut Path<'_>) {
         while let Some(step) = path.pop().filter(|s| s.node.used() == 0) {
             match path.last() {
                 Some(parent) => parent.node.set(parent.at, Slot::Nothing),
@@ -232,7 +232,7 @@ impl XArray {
     }
 
     /// Gives back roots whose only child is their first.
-    fn shrink_tree(&self, inner: &mut Inner<'_>) {
+    pub(super) fn shrink_tree(&self, inner: &mut Inner<'_>) {
         while let Some(root) = self.root() {
             let node = self.node(root.node);
             let Slot::Child(child) = node.slot(0) else {
@@ -283,7 +283,7 @@ impl XArray {
 }
 
 /// Takes the mark from the last step and from every step above that has nothing marked below any more.
-fn unmark(path: &Path<'_>, mark: Mark) {
+pub(super) fn unmark(path: &Path<'_>, mark: Mark) {
     for step in path.iter().rev() {
         step.node.set_marked(step.at, mark, false);
         if step.node.marks(mark) != 0 {
