@@ -306,7 +306,11 @@ impl Fault<'_> {
             .sink
             .install_part(va, (pfn, size), folio, pgmap, self.write())?;
         if installed != Installed::Fallback {
-            trace::note(Kind::Fault, || self.told(pfn, size));
+            let kind = match size {
+                PageSize::Size4K => Kind::Fault,
+                _ => Kind::FaultLarge,
+            };
+            trace::note(kind, || self.told(pfn, size));
         }
         Ok(installed != Installed::Fallback)
     }

@@ -68,8 +68,10 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// A fault was served: address, file page, and the size of what it mapped; 1 for a store, else 0.
+    /// A fault was served by a page of 4 KiB; 1 for a store, else 0.
     Fault = "fault",
+    /// The same, of a page of 2 MiB or more.
+    FaultLarge = "fault_large",
     /// A fault waited a while because its range is being broken; microseconds.
     FaultDelayed = "fault_delayed",
     /// A mapping was added to a folio; its mappings after that, as far as they were read.

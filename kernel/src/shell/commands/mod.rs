@@ -10,6 +10,7 @@ mod maps;
 mod names;
 mod pages;
 mod removal;
+mod selftest;
 mod system;
 mod trace;
 mod volume;
@@ -94,6 +95,7 @@ const COMMANDS: &[Command<Machine>] = &[
     system::MEM,
     bench::BENCH,
     trace::TRACE,
+    selftest::SELFTEST,
     system::TOUR,
     system::POWEROFF,
     system::PANIC,

@@ -1,0 +1,93 @@
+//! The whole run.
+
+use super::error::StressError;
+use super::report::{self, Before, End};
+use super::rounds;
+use super::tally::Has;
+use super::world::Run;
+use crate::cpu;
+use crate::machine::Machine;
+use crate::pmem::{Device, DeviceState};
+use crate::shell::Out;
+use crate::trace;
+use crate::virtio::blk::Disk;
+use alloc::sync::Arc;
+use dax::pmem::Pmem;
+use fs::BLOCK_SIZE;
+use mm::sync::now_us;
+
+/// The longest round, in seconds.
+const ROUND_S: u64 = 5;
+
+/// How it is to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long the workers work, in all; checks and file systems come on top.
+    pub seconds: u64,
+    /// What plans and stamps follow from.
+    pub seed: u64,
+    /// Over a file system that is there.
+    pub force: bool,
+}
+
+/// Runs the stress test on the first device that can be written, and reports.
+///
+/// # Errors
+/// See [`StressError`].
+pub fn run(machine: &Arc<Machine>, options: Options, out: &Out) -> Result<(), StressError> {
+    if machine.mounted().is_some() {
+        return Err(StressError::Mounted);
+    }
+    let device = device(machine)?;
+    let run = Run::new(machine.clone(), device, disk(machine), options.seed)?;
+    let (run, begun, before) = (Arc::new(run), now_us(), Before::now());
+    trace::start()?;
+    let rounds = all(&run, options)?;
+    mm::trace::stop();
+    before.add_to(&run.tally);
+    let end = End {
+        has: Has {
+            cpus: cpu::online(),
+            spaces: 3,
+            disk: run.disk.is_some(),
+        },
+        took_us: now_us().saturating_sub(begun),
+        rounds,
+    };
+    if !run.court.has_stopped() {
+        wipe(device);
+    }
+    report::print(&run, &end, out)
+}
+
+/// Rounds of equal length, at least two: one of each kind.
+fn all(run: &Arc<Run>, options: Options) -> Result<u64, StressError> {
+    let rounds = options.seconds.div_ceil(ROUND_S).max(2);
+    let us = options.seconds * 1_000_000 / rounds;
+    for number in 0..rounds {
+        if run.court.has_stopped() {
+            return Ok(number);
+        }
+        rounds::run(run, number, us, options.force || number > 0)?;
+    }
+    Ok(rounds)
+}
+
+fn device(machine: &Machine) -> Result<&'static Device, StressError> {
+    let mut devices = machine.pmem.devices.iter();
+    let fit = |d: &&Device| d.memory.writable() && d.state() == DeviceState::Live;
+    devices.find(fit).ok_or(StressError::NoPmem)
+}
+
+/// The first disk that may be written and has room at its end.
+fn disk(machine: &Machine) -> Option<Arc<Disk>> {
+    let mut disks = machine.disks.iter();
+    let fit = |d: &&Arc<Disk>| !d.is_read_only() && d.sectors() >= 4096;
+    disks.find(fit).cloned()
+}
+
+/// Leaves no file system: the next run may have the device.
+fn wipe(device: &Device) {
+    device.memory.zero_nt(0, 2 * BLOCK_SIZE);
+    device.memory.fence();
+}
