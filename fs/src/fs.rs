@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
+use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
 use mm::trace::{self, What};
 
@@ -48,6 +49,7 @@ const KEEP: usize = 1024;
 pub struct Fs<P: Pmem> {
     pub(crate) shared: Arc<Shared<P>>,
     pub(crate) table: SpinLock<BTreeMap<Ino, Arc<Inode<P>>>>,
+    keep: AtomicUsize,
     report: MountReport,
 }
 
@@ -146,6 +148,7 @@ impl<P: Pmem> Fs<P> {
         Arc::new(Self {
             shared: Arc::new(shared),
             table: SpinLock::new(BTreeMap::new()),
+            keep: AtomicUsize::new(KEEP),
             report,
         })
     }
@@ -183,6 +186,12 @@ impl<P: Pmem> Fs<P> {
     /// Takes times from `clock` (nanoseconds since 1970) instead of the time since boot.
     pub fn set_clock(&self, clock: fn() -> u64) {
         *self.shared.clock.lock() = clock;
+    }
+
+    /// Keeps at most about `inodes` inodes in memory that nobody uses, instead of 1,024; more stay if they have pages in their index.
+    pub fn keep_inodes(&self, inodes: usize) {
+        // Relaxed: as in `shrink`.
+        self.keep.store(inodes, Ordering::Relaxed);
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -366,7 +375,8 @@ impl<P: Pmem> Fs<P> {
 
     /// Lets go of inodes that nobody uses, when there are many. Those with pages in their index must be clean.
     pub(crate) fn shrink(&self) {
-        if self.table.lock().len() <= KEEP {
+        // Relaxed: a bound that may be a moment old.
+        if self.table.lock().len() <= self.keep.load(Ordering::Relaxed) {
             return;
         }
         while let Some(inode) = self.take_unused() {
@@ -380,7 +390,8 @@ impl<P: Pmem> Fs<P> {
     fn take_unused(&self) -> Option<Arc<Inode<P>>> {
         let state = self.lock();
         let mut table = self.table.lock();
-        let over = table.len() > KEEP / 2;
+        // Relaxed: as in `shrink`.
+        let over = table.len() > self.keep.load(Ordering::Relaxed) / 2;
         let unused = |inode: &&Arc<Inode<P>>| {
             Arc::strong_count(inode) == 1 && inode.is_clean() && inode.stat().nlink > 0
         };

@@ -101,9 +101,7 @@ impl Failure for StressError {
             Self::Mounted => "`umount` it first",
             Self::NoPmem => "start the machine with --pmem-size 64M",
             Self::TooSmall { .. } => "start the machine with a larger --pmem-size",
-            Self::Mkfs(MkfsError::Exists) => {
-                "--force overwrites it, and everything in it"
-            }
+            Self::Mkfs(MkfsError::Exists) => "--force overwrites it, and everything in it",
             Self::Missing(_) => "give it more seconds",
             Self::Violations(_) => "each is told above, with the last events of its page",
             _ => return None,

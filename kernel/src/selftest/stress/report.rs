@@ -30,7 +30,10 @@ impl Before {
     pub fn add_to(&self, tally: &Tally) {
         let (gup, cpus) = (mm::gup::stats(), stats::totals());
         let rest = [
-            (Count::PinsFast, gup.fast_stretches - self.gup.fast_stretches),
+            (
+                Count::PinsFast,
+                gup.fast_stretches - self.gup.fast_stretches,
+            ),
             (Count::PinsSlow, gup.slow - self.gup.slow),
             (Count::Ipis, cpus.ipis_sent - self.cpus.ipis_sent),
             (Count::Lazy, cpus.lazy_skipped - self.cpus.lazy_skipped),
@@ -104,7 +107,9 @@ fn table(run: &Run, end: &End, missing: &[Count]) -> Table {
 }
 
 fn object(run: &Run, end: &End, violations: u64, missing: &[Count]) -> Fields {
-    let events = Count::ALL.iter().map(|c| (c.name(), run.tally.get(*c).into()));
+    let events = Count::ALL
+        .iter()
+        .map(|c| (c.name(), run.tally.get(*c).into()));
     let names = |counts: &mut dyn Iterator<Item = Count>| {
         Value::List(counts.map(|c| Value::from(c.name())).collect())
     };

@@ -193,10 +193,7 @@ impl Round {
     /// Judges a word that was found in a page of a file.
     pub fn judge(&self, file: &File, page: u64, glance: Glance, word: u64, how: &str) {
         let found = Word::decode(word, self.run.seed);
-        let Err(wrong) = file
-            .ledger(page)
-            .judge(glance, file.id, page as u16, found)
-        else {
+        let Err(wrong) = file.ledger(page).judge(glance, file.id, page as u16, found) else {
             return;
         };
         let (floor, last, zeroes) = file.ledger(page).legal();
@@ -204,7 +201,10 @@ impl Round {
         self.run.court.accuse(Violation {
             rule: wrong.name(),
             place: format!("{how} of {} ({}) page {page}", file.path, inode_of(file)),
-            expected: format!("the stamp of file {} page {page}, version {floor} to {last}{zeroes}", file.id),
+            expected: format!(
+                "the stamp of file {} page {page}, version {floor} to {last}{zeroes}",
+                file.id
+            ),
             found: format!("{found}"),
             pfns: [file.pfn(page), self.pfn_of(found)],
         });

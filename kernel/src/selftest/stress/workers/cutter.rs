@@ -31,7 +31,8 @@ pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
     }
     let report = match done {
         // Nobody holds a page for so long.
-        Err(Trouble::TimedOut) if matches!(how, How::Wait(w) if w.deadline_us.is_some_and(|at| now_us() > at + LONG_US / 2)) => {
+        Err(Trouble::TimedOut) if matches!(how, How::Wait(w) if w.deadline_us.is_some_and(|at| now_us() > at + LONG_US / 2)) =>
+        {
             return Err(Trouble::Unexpected("a truncate waited for too long".into()));
         }
         done => done?,

@@ -112,7 +112,8 @@ impl Bench<'_> {
     ) -> Result<(), Trouble> {
         let mut page = [0; PAGE];
         let bytes = word.to_le_bytes();
-        page.chunks_exact_mut(8).for_each(|w| w.copy_from_slice(&bytes));
+        page.chunks_exact_mut(8)
+            .for_each(|w| w.copy_from_slice(&bytes));
         worker.round.fs.write(self.stage, 0, &page)?;
         self.transfer(Direction::Write, pin(worker, self.own, 0, false)?)?;
         self.transfer(Direction::Read, target()?)

@@ -31,7 +31,7 @@ pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
     }
     if worker.dice.one_in(12) {
         worker.begins("msync", file.id, 0);
-        file.inode.msync(0, file.offset(file.pages()));
+        file.inode.msync(0, file.offset(file.pages()))?;
         worker.count(Count::Syncs);
     }
     Ok(())
@@ -54,9 +54,7 @@ fn store(worker: &mut Worker, file: &File, view: &View, page: u64) -> Result<(),
     let Some(ticket) = file.ledger(page).begin(false) else {
         return Ok(());
     };
-    let word = file
-        .stamp(page, ticket.version())
-        .encode(worker.run().seed);
+    let word = file.stamp(page, ticket.version()).encode(worker.run().seed);
     let at = view.at(page * file.stride);
     let done = WORDS
         .iter()

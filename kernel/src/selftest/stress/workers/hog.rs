@@ -24,7 +24,10 @@ impl Hog {
     pub fn step(&mut self, worker: &mut Worker) -> Result<(), Trouble> {
         let inode = match &self.inode {
             Some(inode) => inode.clone(),
-            None => self.inode.insert(worker.round.fs.create(PATH, 0o644)?).clone(),
+            None => self
+                .inode
+                .insert(worker.round.fs.create(PATH, 0o644)?)
+                .clone(),
         };
         worker.begins("fill the file system", 0, self.pages);
         let (at, len) = (self.pages * PAGE_SIZE, PIECE * PAGE_SIZE);

@@ -223,6 +223,9 @@ pub fn start(
         space_index,
         dice,
     };
-    let (space, name) = (round.spaces[space_index].clone(), &round.progress[index].name);
+    let (space, name) = (
+        round.spaces[space_index].clone(),
+        &round.progress[index].name,
+    );
     thread::spawn_in(space, name, move || worker.work(job))
 }

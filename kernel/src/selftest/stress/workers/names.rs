@@ -74,7 +74,8 @@ fn stamp(file: u32) -> Stamp {
 fn content(worker: &Worker, id: u32) -> [u8; PAGE] {
     let word = stamp(id).encode(worker.run().seed).to_le_bytes();
     let mut page = [0; PAGE];
-    page.chunks_exact_mut(8).for_each(|w| w.copy_from_slice(&word));
+    page.chunks_exact_mut(8)
+        .for_each(|w| w.copy_from_slice(&word));
     page
 }
 

@@ -88,7 +88,8 @@ impl<'a> Held<'a> {
     fn pfns(&self) -> impl Iterator<Item = (u64, Pfn)> {
         let first = self.page;
         let used = self.pages.pfns().step_by(self.file.stride as usize);
-        used.enumerate().map(move |(n, pfn)| (first + n as u64, pfn))
+        used.enumerate()
+            .map(move |(n, pfn)| (first + n as u64, pfn))
     }
 
     /// Looks whether each page is still this file's, and what is in it.
@@ -98,7 +99,12 @@ impl<'a> Held<'a> {
             self.owned(worker, page, pfn);
             let word = *worker.dice.pick(&WORDS);
             let glance = self.file.ledger(page).glance();
-            if let Ok(found) = worker.run().device.memory.load64(offset(worker, pfn) + word * 8) {
+            if let Ok(found) = worker
+                .run()
+                .device
+                .memory
+                .load64(offset(worker, pfn) + word * 8)
+            {
                 worker
                     .round
                     .judge(self.file, page, glance, found, "pinned page");
@@ -120,8 +126,14 @@ impl<'a> Held<'a> {
         worker.round.accuse(
             "pinned_page_taken",
             format!("{} ({}) page {page}", file.path, inode_of(file)),
-            format!("frame {:#x}, owned by {own:?}, until it is unpinned", pfn.get()),
-            format!("frame {} of the file; the frame is owned by {owner:?}", told(now)),
+            format!(
+                "frame {:#x}, owned by {own:?}, until it is unpinned",
+                pfn.get()
+            ),
+            format!(
+                "frame {} of the file; the frame is owned by {owner:?}",
+                told(now)
+            ),
             Some(pfn.get()),
         );
     }

@@ -52,10 +52,14 @@ impl Writer {
             let stamp = file.stamp(pages.start + n as u64, ticket.version());
             let word = stamp.encode(worker.run().seed).to_le_bytes();
             let page = &mut self.buffer[n * PAGE..(n + 1) * PAGE];
-            page.chunks_exact_mut(8).for_each(|w| w.copy_from_slice(&word));
+            page.chunks_exact_mut(8)
+                .for_each(|w| w.copy_from_slice(&word));
         }
         let at = file.offset(pages.start);
-        let done = worker.round.fs.write(&file.inode, at, &self.buffer[..bytes]);
+        let done = worker
+            .round
+            .fs
+            .write(&file.inode, at, &self.buffer[..bytes]);
         for (page, ticket) in pages.clone().zip(tickets) {
             file.ledger(page).end(ticket, done.is_ok());
         }
@@ -71,7 +75,10 @@ impl Writer {
         self.room()?;
         let glance = file.ledger(page).glance();
         let buffer = &mut self.buffer[..PAGE];
-        let n = worker.round.fs.read(&file.inode, file.offset(page), buffer)?;
+        let n = worker
+            .round
+            .fs
+            .read(&file.inode, file.offset(page), buffer)?;
         worker.count(Count::Reads);
         for word in WORDS.iter().map(|w| *w as usize * 8).filter(|w| w + 8 <= n) {
             let bytes = buffer[word..word + 8].try_into().unwrap_or_default();
