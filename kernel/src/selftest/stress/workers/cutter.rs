@@ -44,7 +44,7 @@ pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
 fn how(worker: &mut Worker) -> How<'static> {
     match worker.dice.below(4) {
         0 => How::NoWait,
-        1 => How::Wait(Wait::until(now_us() + 200 + worker.dice.below(2_000))),
+        1 => How::Wait(Wait::until(now_us() + 20 + worker.dice.below(500))),
         _ => How::Wait(Wait::until(now_us() + LONG_US)),
     }
 }
