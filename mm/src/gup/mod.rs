@@ -225,7 +225,7 @@ mod between {
         }
     }
 
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     std::thread_local! {
         /// Done once, on this thread, between the pins of a section and the second reading of its entries.
         pub(super) static AFTER: core::cell::RefCell<Option<alloc::boxed::Box<dyn FnOnce()>>> =
@@ -235,7 +235,7 @@ mod between {
     /// Between the pins and the second reading of the entries.
     #[inline]
     pub(super) fn pinning_and_reading() {
-        #[cfg(all(test, not(loom)))]
+        #[cfg(all(test, not(any(loom, shuttle))))]
         if let Some(action) = AFTER.with_borrow_mut(Option::take) {
             action();
         }

@@ -46,3 +46,6 @@ pub use self::section::{in_section, wait_for_sections};
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
