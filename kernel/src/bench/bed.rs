@@ -2,13 +2,13 @@
 
 use alloc::sync::Arc;
 use alloc::vec;
-use core::cell::Cell;
 use core::ops::Range;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use dax::layout::{BreakReport, How};
 use mm::addr::{PAGE_SIZE, PageSize, VirtAddr};
 use mm::aspace::{AddressSpace, Prot, VaRange};
-use mm::gup::{PinnedPages, pin_user_pages};
+use mm::gup::{PinnedPages, pin_user_pages, pin_user_pages_fast};
 use mm::sync::Wait;
 
 use super::clock::Clock;
@@ -127,12 +127,21 @@ impl Grain {
     }
 }
 
+/// The way by which pages are pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gup {
+    /// Without a lock.
+    Fast,
+    /// Under the lock of the address space.
+    Slow,
+}
+
 /// A mapping; unmapped when dropped.
 pub struct View {
     space: Arc<AddressSpace>,
     range: VaRange,
     grain: Grain,
-    mapped: Cell<bool>,
+    mapped: AtomicBool,
 }
 
 impl View {
@@ -153,7 +162,7 @@ impl View {
             space,
             range,
             grain,
-            mapped: Cell::new(true),
+            mapped: AtomicBool::new(true),
         })
     }
 
@@ -214,17 +223,16 @@ impl View {
         }
     }
 
-    /// Pins `pages` pages from page `first` of the mapping on, for stores, by the walk that takes locks.
+    /// Pins `pages` pages from page `first` of the mapping on, for stores.
     ///
     /// # Errors
     /// Those of gup.
-    pub fn pin(&self, first: u64, pages: usize) -> Result<PinnedPages, BenchError> {
-        Ok(pin_user_pages(
-            &self.space,
-            self.range.start() + first * PAGE_SIZE,
-            pages,
-            true,
-        )?)
+    pub fn pin(&self, first: u64, pages: usize, how: Gup) -> Result<PinnedPages, BenchError> {
+        let at = self.range.start() + first * PAGE_SIZE;
+        Ok(match how {
+            Gup::Fast => pin_user_pages_fast(&self.space, at, pages, true),
+            Gup::Slow => pin_user_pages(&self.space, at, pages, true),
+        }?)
     }
 
     /// Unmaps it.
@@ -232,14 +240,15 @@ impl View {
     /// # Errors
     /// Those of the address space.
     pub fn unmap(&self) -> Result<(), BenchError> {
-        self.mapped.set(false);
+        // Relaxed: whoever drops the view has it alone.
+        self.mapped.store(false, Ordering::Relaxed);
         Ok(self.space.unmap(self.range)?)
     }
 }
 
 impl Drop for View {
     fn drop(&mut self) {
-        if self.mapped.get()
+        if *self.mapped.get_mut()
             && let Err(e) = self.space.unmap(self.range)
         {
             log::error!("{:?} stays mapped: {e}", self.range);

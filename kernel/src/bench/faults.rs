@@ -1,5 +1,7 @@
 //! Page faults, from the exception to the return, by one access to each page of a mapping.
 
+use core::ops::Range;
+
 use super::bed::{Bed, Grain, View};
 use super::error::BenchError;
 use super::sample::Sample;
@@ -17,11 +19,16 @@ pub enum Touch {
 }
 
 impl Touch {
-    fn all(self, view: &View) -> Result<(), BenchError> {
+    /// Accesses some entries of a mapping.
+    pub fn some(self, view: &View, entries: Range<u64>) -> Result<(), BenchError> {
         match self {
-            Touch::Load => view.load(0..view.entries()),
-            Touch::Store => view.store(0..view.entries()),
+            Touch::Load => view.load(entries),
+            Touch::Store => view.store(entries),
         }
+    }
+
+    fn all(self, view: &View) -> Result<(), BenchError> {
+        self.some(view, 0..view.entries())
     }
 }
 

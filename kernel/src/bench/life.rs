@@ -3,18 +3,21 @@
 //! The pages are those of a made-up device: metadata is all that is touched.
 
 use alloc::sync::Arc;
+use core::ops::Range;
 
 use mm::addr::{PAGE_SIZE, PageSize, Pfn, PfnRange, PhysAddr};
 use mm::page::Owner;
 use mm::pgmap::{Folio, LifePolicy, Pgmap};
 use mm::sync::Wait;
 
-use super::bed::{Bed, PAGES};
+use super::bed::Bed;
 use super::error::BenchError;
 use super::sample::Sample;
 
 /// Where no device is: 32 TiB, below the end of what page tables can name.
 const BASE: u64 = 1 << 45;
+/// Pages that are used.
+pub const PAGES: u64 = 8192;
 const GIB_PAGES: u64 = (1 << 30) / PAGE_SIZE;
 
 fn device<L: LifePolicy>(gib: u64) -> Result<Arc<Pgmap<L>>, BenchError> {
@@ -97,4 +100,42 @@ pub fn bring_up(bed: &Bed, gib: u64) -> Result<Sample, BenchError> {
     });
     made.map_or(Ok(()), |pgmap| remove_device(&pgmap))?;
     sample
+}
+
+/// A device of which [`PAGES`] pages are a file's; removed when dropped.
+pub struct Device<L: LifePolicy>(Arc<Pgmap<L>>);
+
+impl<L: LifePolicy> Device<L> {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// No memory, mostly.
+    pub fn new() -> Result<Self, BenchError> {
+        let pgmap = device::<L>(1)?;
+        let this = Device(pgmap);
+        associate(&this.0)?;
+        Ok(this)
+    }
+
+    /// Takes and drops the first mapping of some pages.
+    ///
+    /// # Errors
+    /// Those of the pgmap.
+    pub fn get_put(&self, pages: Range<u64>) -> Result<(), BenchError> {
+        let folios = pages.filter_map(|i| self.0.folio(page(&self.0, i)));
+        folios.into_iter().try_for_each(|folio| {
+            self.0.map_get(&folio)?;
+            self.0.map_put(&folio);
+            Ok(())
+        })
+    }
+}
+
+impl<L: LifePolicy> Drop for Device<L> {
+    fn drop(&mut self) {
+        dissociate(&self.0);
+        if let Err(e) = remove_device(&self.0) {
+            log::error!("a made-up device stays: {e}");
+        }
+    }
 }

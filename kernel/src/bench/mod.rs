@@ -17,18 +17,21 @@ mod life;
 mod maps;
 mod pins;
 mod sample;
+mod team;
 mod threads;
 
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use self::bed::{Bed, Grain};
+use self::bed::{Bed, Grain, Gup};
 use self::clock::{Clock, Unit};
 pub use self::error::{BenchError, NoSuchBench};
 use self::faults::Touch;
 use self::sample::{Figure, Sample};
+use crate::cpu;
 use crate::machine::Fs;
 use crate::shell::{CommandError, On, Out};
+use mm::pgmap::{Counted, Sweep};
 
 /// One benchmark.
 pub struct Bench {
@@ -36,6 +39,8 @@ pub struct Bench {
     pub name: &'static str,
     /// What one operation is.
     pub unit: &'static str,
+    /// CPUs that it needs; with fewer it is left out.
+    pub cpus: usize,
     run: fn(&Bed) -> Result<Sample, BenchError>,
 }
 
@@ -44,7 +49,21 @@ const fn bench(
     unit: &'static str,
     run: fn(&Bed) -> Result<Sample, BenchError>,
 ) -> Bench {
-    Bench { name, unit, run }
+    smp(name, unit, 1, run)
+}
+
+const fn smp(
+    name: &'static str,
+    unit: &'static str,
+    cpus: usize,
+    run: fn(&Bed) -> Result<Sample, BenchError>,
+) -> Bench {
+    Bench {
+        name,
+        unit,
+        cpus,
+        run,
+    }
 }
 
 use Grain::{Large, Small};
@@ -74,11 +93,36 @@ pub const BENCHES: &[Bench] = &[
     bench("fault.write.2m.again", "fault", |b| {
         faults::again(b, Large, Touch::Store)
     }),
-    bench("gup.slow.4k.x1", "page", |b| pins::slow(b, Small, 1)),
-    bench("gup.slow.4k.x16", "page", |b| pins::slow(b, Small, 16)),
-    bench("gup.slow.4k.x64", "page", |b| pins::slow(b, Small, 64)),
-    bench("gup.slow.4k.x512", "page", |b| pins::slow(b, Small, 512)),
-    bench("gup.slow.2m.x512", "folio", |b| pins::slow(b, Large, 512)),
+    bench("gup.fast.4k.x1", "page", |b| {
+        pins::pin(b, Gup::Fast, Small, 1)
+    }),
+    bench("gup.fast.4k.x16", "page", |b| {
+        pins::pin(b, Gup::Fast, Small, 16)
+    }),
+    bench("gup.fast.4k.x64", "page", |b| {
+        pins::pin(b, Gup::Fast, Small, 64)
+    }),
+    bench("gup.fast.4k.x512", "page", |b| {
+        pins::pin(b, Gup::Fast, Small, 512)
+    }),
+    bench("gup.fast.2m.x512", "folio", |b| {
+        pins::pin(b, Gup::Fast, Large, 512)
+    }),
+    bench("gup.slow.4k.x1", "page", |b| {
+        pins::pin(b, Gup::Slow, Small, 1)
+    }),
+    bench("gup.slow.4k.x16", "page", |b| {
+        pins::pin(b, Gup::Slow, Small, 16)
+    }),
+    bench("gup.slow.4k.x64", "page", |b| {
+        pins::pin(b, Gup::Slow, Small, 64)
+    }),
+    bench("gup.slow.4k.x512", "page", |b| {
+        pins::pin(b, Gup::Slow, Small, 512)
+    }),
+    bench("gup.slow.2m.x512", "folio", |b| {
+        pins::pin(b, Gup::Slow, Large, 512)
+    }),
     bench("unpin.4k.x1", "page", |b| pins::unpin(b, Small, 1)),
     bench("unpin.4k.x16", "page", |b| pins::unpin(b, Small, 16)),
     bench("unpin.4k.x64", "page", |b| pins::unpin(b, Small, 64)),
@@ -112,20 +156,12 @@ pub const BENCHES: &[Bench] = &[
     bench("truncate.mapped.2m", "page", |b| {
         cuts::truncate(b, cuts::mapped_large)
     }),
-    bench("life.sweep.get", "get", life::get::<mm::pgmap::Sweep>),
-    bench("life.counted.get", "get", life::get::<mm::pgmap::Counted>),
-    bench("life.sweep.put", "put", life::put::<mm::pgmap::Sweep>),
-    bench("life.counted.put", "put", life::put::<mm::pgmap::Counted>),
-    bench(
-        "life.sweep.remove",
-        "page",
-        life::remove::<mm::pgmap::Sweep>,
-    ),
-    bench(
-        "life.counted.remove",
-        "page",
-        life::remove::<mm::pgmap::Counted>,
-    ),
+    bench("life.sweep.get", "get", life::get::<Sweep>),
+    bench("life.counted.get", "get", life::get::<Counted>),
+    bench("life.sweep.put", "put", life::put::<Sweep>),
+    bench("life.counted.put", "put", life::put::<Counted>),
+    bench("life.sweep.remove", "page", life::remove::<Sweep>),
+    bench("life.counted.remove", "page", life::remove::<Counted>),
     bench("pgmap.new.1g", "pgmap", |b| life::bring_up(b, 1)),
     bench("pgmap.new.512g", "pgmap", |b| life::bring_up(b, 512)),
     bench("mmap.with.0", "mmap", |b| maps::mmap(b, 0)),
@@ -140,7 +176,61 @@ pub const BENCHES: &[Bench] = &[
         heap::pairs_among_holes(b, 10_000)
     }),
     bench("switch.yield", "switch", threads::yields),
-    bench("switch.park_unpark", "switch", threads::park_unpark),
+    bench("switch.park_unpark.one_cpu", "switch", threads::park_unpark),
+    smp("fault.read.4k.cpus1", "fault", 1, |b| {
+        team::faults(b, Small, Touch::Load, 1)
+    }),
+    smp("fault.read.4k.cpus2", "fault", 2, |b| {
+        team::faults(b, Small, Touch::Load, 2)
+    }),
+    smp("fault.read.4k.cpus4", "fault", 4, |b| {
+        team::faults(b, Small, Touch::Load, 4)
+    }),
+    smp("fault.write.4k.cpus1", "fault", 1, |b| {
+        team::faults(b, Small, Touch::Store, 1)
+    }),
+    smp("fault.write.4k.cpus2", "fault", 2, |b| {
+        team::faults(b, Small, Touch::Store, 2)
+    }),
+    smp("fault.write.4k.cpus4", "fault", 4, |b| {
+        team::faults(b, Small, Touch::Store, 4)
+    }),
+    smp("fault.write.2m.cpus1", "fault", 1, |b| {
+        team::faults(b, Large, Touch::Store, 1)
+    }),
+    smp("fault.write.2m.cpus2", "fault", 2, |b| {
+        team::faults(b, Large, Touch::Store, 2)
+    }),
+    smp("fault.write.2m.cpus4", "fault", 4, |b| {
+        team::faults(b, Large, Touch::Store, 4)
+    }),
+    smp("life.sweep.get_put.cpus1", "pair", 1, |b| {
+        team::life::<Sweep>(b, 1)
+    }),
+    smp("life.sweep.get_put.cpus2", "pair", 2, |b| {
+        team::life::<Sweep>(b, 2)
+    }),
+    smp("life.sweep.get_put.cpus4", "pair", 4, |b| {
+        team::life::<Sweep>(b, 4)
+    }),
+    smp("life.counted.get_put.cpus1", "pair", 1, |b| {
+        team::life::<Counted>(b, 1)
+    }),
+    smp("life.counted.get_put.cpus2", "pair", 2, |b| {
+        team::life::<Counted>(b, 2)
+    }),
+    smp("life.counted.get_put.cpus4", "pair", 4, |b| {
+        team::life::<Counted>(b, 4)
+    }),
+    smp("shootdown.cpus1", "flush", 1, |b| team::shootdown(b, 1)),
+    smp("shootdown.cpus2", "flush", 2, |b| team::shootdown(b, 2)),
+    smp("shootdown.cpus4", "flush", 4, |b| team::shootdown(b, 4)),
+    smp(
+        "switch.park_unpark.across",
+        "switch",
+        2,
+        threads::park_unpark_across,
+    ),
     bench("file.read.4k", "read", |b| files::read(b, 4 << 10)),
     bench("file.read.1m", "read", |b| files::read(b, 1 << 20)),
     bench("file.overwrite.4k", "write", |b| {
@@ -169,7 +259,8 @@ pub fn run(fs: Arc<Fs>, filter: &str, out: &Out) -> Result<(), CommandError> {
         .peekable();
     wanted.peek().ok_or(NoSuchBench).on(|| filter)?;
     out.heading(&protocol::bench::head());
-    wanted.try_for_each(|bench| report(bench, &bed, out))
+    let mut possible = wanted.filter(|b| b.cpus <= cpu::online());
+    possible.try_for_each(|bench| report(bench, &bed, out))
 }
 
 fn report(bench: &Bench, bed: &Bed, out: &Out) -> Result<(), CommandError> {

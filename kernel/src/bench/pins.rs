@@ -1,6 +1,6 @@
 //! Pinning what is mapped, in batches, and letting it go.
 
-use super::bed::{Bed, Grain, View};
+use super::bed::{Bed, Grain, Gup, View};
 use super::error::BenchError;
 use super::sample::{Counters, Sample};
 use crate::time::ticks;
@@ -16,21 +16,27 @@ struct Cost {
 }
 
 /// Pins all of a mapping, `batch` pages at a time.
-pub fn slow(bed: &Bed, grain: Grain, batch: u64) -> Result<Sample, BenchError> {
-    sample(bed, grain, batch, |cost| cost.pin)
+pub fn pin(bed: &Bed, how: Gup, grain: Grain, batch: u64) -> Result<Sample, BenchError> {
+    sample(bed, how, grain, batch, |cost| cost.pin)
 }
 
 /// Drops the pins of such batches.
 pub fn unpin(bed: &Bed, grain: Grain, batch: u64) -> Result<Sample, BenchError> {
-    sample(bed, grain, batch, |cost| cost.drop)
+    sample(bed, Gup::Fast, grain, batch, |cost| cost.drop)
 }
 
-fn sample(bed: &Bed, grain: Grain, batch: u64, of: fn(&Cost) -> u64) -> Result<Sample, BenchError> {
+fn sample(
+    bed: &Bed,
+    how: Gup,
+    grain: Grain,
+    batch: u64,
+    of: fn(&Cost) -> u64,
+) -> Result<Sample, BenchError> {
     let file = bed.file(PAGES + 1)?;
     let view = View::new(file.inode(), PAGES, grain)?;
     view.populate()?;
     let before = Counters::now();
-    let cost = pin_all(&view, batch)?;
+    let cost = pin_all(&view, how, batch)?;
     Ok(Sample {
         ops: PAGES / grain.pages(),
         ticks: of(&cost).saturating_sub(cost.batches * bed.clock.overhead),
@@ -38,7 +44,7 @@ fn sample(bed: &Bed, grain: Grain, batch: u64, of: fn(&Cost) -> u64) -> Result<S
     })
 }
 
-fn pin_all(view: &View, batch: u64) -> Result<Cost, BenchError> {
+fn pin_all(view: &View, how: Gup, batch: u64) -> Result<Cost, BenchError> {
     let mut cost = Cost {
         pin: 0,
         drop: 0,
@@ -46,7 +52,7 @@ fn pin_all(view: &View, batch: u64) -> Result<Cost, BenchError> {
     };
     for first in (0..PAGES).step_by(batch as usize) {
         let start = ticks();
-        let pinned = view.pin(first, batch as usize)?;
+        let pinned = view.pin(first, batch as usize, how)?;
         let middle = ticks();
         drop(pinned);
         cost.drop += ticks() - middle;

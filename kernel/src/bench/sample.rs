@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec;
 
 use super::clock::Unit;
+use crate::cpu::stats;
 use crate::shell::{Fields, Value};
 use crate::time;
 
@@ -15,16 +16,22 @@ pub struct Counters {
     pub ipis: u64,
     /// Rounds in which a CPU made others forget translations.
     pub shootdowns: u64,
-    /// Pages named in flushes.
+    /// Pages whose translation a CPU dropped, one by one.
     pub pages_flushed: u64,
-    /// Flushes of everything.
+    /// Times that a CPU dropped all its translations.
     pub full_flushes: u64,
 }
 
 impl Counters {
     /// Since boot.
     pub fn now() -> Self {
-        Self::default()
+        let totals = stats::totals();
+        Self {
+            ipis: totals.ipis_sent,
+            shootdowns: totals.shootdowns,
+            pages_flushed: totals.pages_flushed,
+            full_flushes: totals.full_flushes,
+        }
     }
 
     /// What was added since `before`.

@@ -7,23 +7,30 @@ use mm::sync::{Wait, WaitQueue};
 
 use super::bed::Bed;
 use super::error::BenchError;
-use super::sample::Sample;
+use super::sample::{Counters, Sample};
 use crate::thread;
+use crate::time::ticks;
 
 const OPS: u64 = 1000;
 
-/// Two threads that yield to each other.
+/// Two threads on one CPU that yield to each other.
 pub fn yields(bed: &Bed) -> Result<Sample, BenchError> {
-    let partner = thread::spawn("bench partner", || {
-        (0..OPS).for_each(|_| thread::yield_now())
-    })?;
-    thread::yield_now();
-    let sample = bed.measure(OPS, || {
+    let overhead = bed.clock.overhead;
+    let spent = thread::spawn_on(0, "bench", || {
+        let partner = thread::spawn_on(0, "bench", || (0..OPS).for_each(|_| thread::yield_now()))?;
+        thread::yield_now();
+        let start = ticks();
         (0..OPS / 2).for_each(|_| thread::yield_now());
-        Ok(())
-    });
-    partner.join();
-    sample
+        let spent = ticks() - start;
+        partner.join();
+        Ok::<_, BenchError>(spent)
+    })?
+    .join()?;
+    Ok(Sample {
+        ops: OPS,
+        ticks: spent.saturating_sub(overhead),
+        counters: Counters::default(),
+    })
 }
 
 /// Whose turn it is, and who waits for it.
@@ -45,21 +52,41 @@ impl Ball {
     }
 }
 
-/// Two threads that wake each other and sleep: each pass of the ball is a wake-up, a sleep and a switch.
+/// Two threads on one CPU that wake each other and sleep: each pass of the ball is a wake-up, a sleep and a switch.
 pub fn park_unpark(bed: &Bed) -> Result<Sample, BenchError> {
+    play(bed, 0)
+}
+
+/// Two threads on two CPUs that wake each other and sleep; the CPUs have nothing else to do and sleep too.
+pub fn park_unpark_across(bed: &Bed) -> Result<Sample, BenchError> {
+    play(bed, 1)
+}
+
+/// The first player on CPU 0, the second on `cpu`.
+fn play(bed: &Bed, cpu: usize) -> Result<Sample, BenchError> {
+    let (before, overhead) = (Counters::now(), bed.clock.overhead);
+    let ticks = thread::spawn_on(0, "bench", move || first_player(cpu))?.join()?;
+    let counters = Counters::now().since(&before);
+    Ok(Sample {
+        ops: 2 * (OPS - 1),
+        ticks: ticks.saturating_sub(overhead),
+        counters,
+    })
+}
+
+fn first_player(cpu: usize) -> Result<u64, BenchError> {
     let ball = Arc::new(Ball {
         turn: AtomicU64::new(0),
         queue: WaitQueue::new(),
     });
     let theirs = ball.clone();
-    let partner = thread::spawn("bench partner", move || {
+    let partner = thread::spawn_on(cpu, "bench", move || {
         (0..OPS).for_each(|n| theirs.pass(2 * n + 1));
     })?;
     ball.pass(0);
-    let sample = bed.measure(2 * (OPS - 1), || {
-        (1..OPS).for_each(|n| ball.pass(2 * n));
-        Ok(())
-    });
+    let start = ticks();
+    (1..OPS).for_each(|n| ball.pass(2 * n));
+    let spent = ticks() - start;
     partner.join();
-    sample
+    Ok(spent)
 }
