@@ -12,7 +12,7 @@ use crate::error::{CreateError, ReadError, TruncateError, WriteError};
 use crate::file::Fill;
 use crate::fs::Fs;
 use crate::gate::Gone;
-use crate::inode::Inode;
+use crate::inode::{Inode, Vnode};
 use crate::layout::{BLOCK_SIZE, Extent};
 
 /// Why a file of a given size was not made. If the name was made, it has been removed again.
@@ -39,7 +39,7 @@ impl<P: Pmem> Fs<P> {
     pub fn write(&self, inode: &Inode<P>, off: u64, data: &[u8]) -> Result<(), WriteError> {
         let _inside = self.shared.gate.enter()?;
         check_headroom()?;
-        self.reap_orphans();
+        self.finish_waiting();
         inode.write(off, data)
     }
 
@@ -84,7 +84,7 @@ impl<P: Pmem> Fs<P> {
     ) -> Result<(), WriteError> {
         let _inside = self.shared.gate.enter()?;
         check_headroom()?;
-        self.reap_orphans();
+        self.finish_waiting();
         inode.allocate_range(off, len, fill)
     }
 
@@ -117,7 +117,7 @@ impl<P: Pmem> Fs<P> {
     }
 }
 
-impl<P: Pmem> Inode<P> {
+impl<P: Pmem> Vnode<P> {
     /// Makes stores through mappings to these pages durable.
     pub(crate) fn clean(&self, pages: core::ops::Range<u64>) -> u64 {
         self.mapping

@@ -12,7 +12,7 @@ use mm::mem::OutOfMemory;
 use crate::commit::{Applied, Building, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx};
 use crate::error::ChangeError;
 use crate::extents::ExtentMap;
-use crate::inode::{Attr, Inode};
+use crate::inode::{Attr, Vnode};
 use crate::layout::{
     Block, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeImage, LEAF_EXTENTS, Leaf,
 };
@@ -213,7 +213,7 @@ pub(crate) struct Edit {
     pub new: InodeImage,
 }
 
-impl<P: Pmem> Inode<P> {
+impl<P: Pmem> Vnode<P> {
     /// Begins a change: the lazy time goes along with it.
     pub(crate) fn edit(&self) -> Edit {
         let attr = self.attr.lock();
@@ -279,7 +279,8 @@ impl<P: Pmem> Inode<P> {
         // A copy of what the plan compares with, so that no spin lock is held while blocks are allocated.
         let old = self.snapshot()?;
         let plan = self.shared.plan(state, self.ino(), &old, map, set)?;
-        state.quarantine.reserve(plan.retired.len())?;
+        let runs = map.as_slice().len() + plan.leaves.len() + plan.retired.len();
+        state.promise(runs.saturating_sub(self.runs()))?;
         edit.new.core.entries = plan.entries.len() as u8;
         edit.new.core.depth = plan.depth;
         edit.new.body = place(&edit.old.body, &plan.entries);
@@ -319,6 +320,9 @@ impl<P: Pmem> Inode<P> {
     ) -> Result<R, ChangeError> {
         let media = &self.shared.media;
         let durable = set.fence(media);
+        // The runs that the inode and quarantine will have, and those that were promised: of the inode before, of each new block.
+        let (had, published) = (self.runs(), durable.len());
+        let runs = map.as_slice().len() + leaves.len() + retired.len();
         let State {
             ring,
             quarantine,
@@ -330,7 +334,7 @@ impl<P: Pmem> Inode<P> {
             for durable in durable {
                 space.give(crate::space::Free::unpublished(durable.abandon()));
             }
-            quarantine.unreserve(retired.len());
+            space.withdraw(runs.saturating_sub(had));
             return Err(full.into());
         }
         for durable in durable {
@@ -340,6 +344,7 @@ impl<P: Pmem> Inode<P> {
         for block in retired {
             quarantine.push(tx.freed_leaf(block));
         }
+        space.withdraw(published + had.saturating_sub(runs));
         let result = after(&tx);
         let mut attr = self.attr.lock();
         attr.image = edit.new;

@@ -23,7 +23,7 @@ use crate::commit::{Freed, FreshSet, Run, Unlinked};
 use crate::error::{ChangeError, TruncateError};
 use crate::extents::Spot;
 use crate::file::MAX_SIZE;
-use crate::inode::{Content, Inode, blocks_for};
+use crate::inode::{Content, Vnode, blocks_for};
 use crate::layout::{BLOCK_SIZE, Core, Extent, Kind};
 use crate::shared::State;
 
@@ -41,7 +41,7 @@ pub struct TruncateReport {
     pub freed_blocks: u64,
 }
 
-impl<P: Pmem> Inode<P> {
+impl<P: Pmem> Vnode<P> {
     /// Makes the file `size` bytes long. A shorter file waits (as `how` says) until no page behind the new end is held; while it
     /// waits it holds no lock. `report` counts, and tells its observer each step.
     pub(crate) fn truncate(
@@ -123,12 +123,12 @@ impl<P: Pmem> Inode<P> {
             .try_reserve_exact(gone.len())
             .map_err(|_| OutOfMemory)?;
         let mut state = self.shared.state.lock();
-        state.quarantine.reserve(gone.len())?;
+        state.promise(gone.len())?;
         let committed = self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
             freed.extend(gone.iter().map(|run| tx.freed_data(*run, idle)));
         });
         if let Err(error) = committed {
-            state.quarantine.unreserve(gone.len());
+            state.space.withdraw(gone.len());
             return Err(error);
         }
         drop(state);
@@ -137,13 +137,8 @@ impl<P: Pmem> Inode<P> {
 
     /// Steps 3 and 4.
     fn retire(&self, idle: &Idle<'_, Content>, pages: Range<u64>, freed: Vec<Freed>) -> u64 {
-        if let Err(error) = self
-            .mapping
-            .delete_entries(idle, pages, &|pfn, pages| self.flush(pfn, pages))
-        {
-            // Somebody broke the rules. The blocks stay out of use until the next mount, where they are free.
-            log::error!("inode {}: {error}; its blocks are not reused", self.ino());
-            self.shared.state.lock().quarantine.unreserve(freed.len());
+        if !self.forget_pages(idle, pages) {
+            self.shared.state.lock().space.withdraw(freed.len());
             return 0;
         }
         let mut state = self.shared.state.lock();
@@ -154,6 +149,16 @@ impl<P: Pmem> Inode<P> {
             state.quarantine.push(freed);
         }
         blocks
+    }
+
+    /// Step 3. False: somebody broke the rules, and the blocks stay out of use until the next mount, where they are free.
+    fn forget_pages(&self, idle: &Idle<'_, Content>, pages: Range<u64>) -> bool {
+        let flush = |pfn, pages| self.flush(pfn, pages);
+        let deleted = self.mapping.delete_entries(idle, pages, &flush);
+        if let Err(error) = deleted {
+            log::error!("inode {}: {error}; its blocks are not reused", self.ino());
+        }
+        deleted.is_ok()
     }
 
     /// Zeroes the rest of the block in which the file ends.
@@ -190,52 +195,60 @@ impl<P: Pmem> Inode<P> {
         self.shared.media.fence();
     }
 
-    /// Hands the blocks of an orphan to quarantine. Its last name is gone by a durable record, so that no mount counts its extents:
-    /// nothing is written. Nobody else holds the inode.
+    /// Ends an orphan that nobody uses any more: its blocks go to quarantine, its number becomes free. Its last name is gone by a
+    /// durable record, so that no mount counts its extents: nothing is written. Allocates nothing.
     ///
-    /// Error: a page is still held, or no memory; it stays an orphan.
-    pub(crate) fn bury(&self, unlinked: &Unlinked) -> Result<(), TruncateError> {
-        let report = &mut BreakReport::default();
-        let idle = break_layouts(
-            &self.content,
-            &self.mapping,
-            0..PAGES_END,
-            How::NoWait,
-            report,
-        )?;
-        let freed = self.freed(unlinked, &idle)?;
-        self.shared.state.lock().quarantine.reserve(freed.len())?;
-        self.retire(&idle, 0..PAGES_END, freed);
-        Ok(())
+    /// False: a page is still held; it stays an orphan.
+    pub(crate) fn bury(&self) -> bool {
+        let (content, mapping, report) =
+            (&self.content, &self.mapping, &mut BreakReport::default());
+        let Ok(idle) = break_layouts(content, mapping, 0..PAGES_END, How::NoWait, report) else {
+            return false;
+        };
+        let reusable = self.forget_pages(&idle, 0..PAGES_END);
+        let mut state = self.shared.state.lock();
+        let at = state.orphans.iter().position(|o| o.ino() == self.ino());
+        if let Some(at) = at {
+            let unlinked = state.orphans.swap_remove(at);
+            self.give_up_storage(&mut state, &unlinked, &idle, reusable);
+        }
+        state.inodes.clear(self.ino());
+        true
     }
 
-    fn freed(
+    /// Moves the runs of an orphan to quarantine; each was promised room when it came into memory.
+    fn give_up_storage(
         &self,
+        state: &mut State,
         unlinked: &Unlinked,
         idle: &Idle<'_, Content>,
-    ) -> Result<Vec<Freed>, OutOfMemory> {
-        let attr = self.attr.lock();
-        let extents = attr.map.as_slice();
-        let mut freed = Vec::new();
-        freed
-            .try_reserve_exact(extents.len() + attr.leaves.len())
-            .map_err(|_| OutOfMemory)?;
-        for extent in extents {
+        reusable: bool,
+    ) {
+        let (map, leaves) = {
+            let mut attr = self.attr.lock();
+            (
+                core::mem::take(&mut attr.map),
+                core::mem::take(&mut attr.leaves),
+            )
+        };
+        if !reusable {
+            let lost = map.as_slice().len() + leaves.len();
+            return state.space.withdraw(lost);
+        }
+        for extent in map.as_slice() {
             let run = Run {
                 block: extent.phys,
                 len: extent.len,
             };
-            freed.push(match self.kind() {
+            self.shared.note(trace::Kind::QuarantineIn, run);
+            state.quarantine.push(match self.kind() {
                 Kind::Dir => unlinked.freed_meta(run),
                 _ => unlinked.freed_data(run, idle),
             });
         }
-        freed.extend(
-            attr.leaves
-                .iter()
-                .map(|leaf| unlinked.freed_leaf(leaf.block)),
-        );
-        Ok(freed)
+        for leaf in leaves {
+            state.quarantine.push(unlinked.freed_leaf(leaf.block));
+        }
     }
 
     /// Writes a lazy time, if there is one. Takes the commit lock.

@@ -1,6 +1,8 @@
 //! What can go wrong, by operation.
 
-use dax::layout::BreakError;
+use core::fmt;
+
+use dax::layout::{BreakError, Held};
 use dax::pmem::MediaError;
 use mm::mem::OutOfMemory;
 use thiserror::Error;
@@ -327,12 +329,35 @@ impl From<LoadError> for MountError {
     }
 }
 
+/// An inode that is open, mapped or pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy {
+    /// Its number.
+    pub ino: Ino,
+    /// It has no name any more.
+    pub orphan: bool,
+    /// A page of it that is mapped or pinned.
+    pub page: Option<Held>,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.orphan { " without a name" } else { "" };
+        match self.page {
+            Some(page) => write!(f, "a file{name} is in use: {page}"),
+            None => write!(f, "a file{name} is in use: inode {} is open", self.ino),
+        }
+    }
+}
+
+impl core::error::Error for Busy {}
+
 /// Why the file system is still mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UnmountError {
     /// An inode is open, mapped or pinned.
-    #[error("inode {0} is in use")]
-    Busy(Ino),
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// Somebody else holds the file system itself.
     #[error("the file system is in use")]
     InUse,

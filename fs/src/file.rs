@@ -15,7 +15,7 @@ use mm::aspace::FaultError;
 use crate::commit::{FreshSet, Run};
 use crate::error::{ChangeError, ReadError, WriteError};
 use crate::extents::Spot;
-use crate::inode::{Inode, blocks_for};
+use crate::inode::{Vnode, blocks_for};
 use crate::layout::{BLOCK_SIZE, Extent, Kind};
 use crate::shared::State;
 use crate::space::Goal;
@@ -36,7 +36,7 @@ pub enum Fill {
     Zeroed,
 }
 
-impl<P: Pmem> Inode<P> {
+impl<P: Pmem> Vnode<P> {
     fn size_now(&self) -> u64 {
         self.attr.lock().image.core.size
     }

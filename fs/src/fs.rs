@@ -1,23 +1,12 @@
 //! A mounted file system: mount, the table of inodes in use, orphans, sync, unmount.
 //!
-//! # The table
-//!
-//! Every inode in use is in the table, and the table holds one reference of its own. So "nobody uses it" is "the only reference is
-//! the table's", and dropping an inode runs no code of ours: no lock, no allocation, no waiting at the end of a pin.
-//!
-//! # Orphans
-//!
-//! An inode whose last name went while it was open, mapped or pinned is an orphan. It is alive in memory, and free to the next mount:
-//! `nlink` 0 on the media *is* "free", so that its end needs no record. [`Fs::reap_orphans`] ends those that nobody uses any more;
-//! operations that allocate call it first, so does [`Fs::sync`], and a worker may. It never waits: an orphan whose page is still
-//! held stays one.
+//! The inodes in use: [`Table`]. What becomes of an inode without a name: [`Worker`].
 //!
 //! # Locks
 //!
-//! `inode (content) → invalidate → entry → commit → spin locks (table, attributes)`. Operations on names take the commit lock alone:
+//! `reaper → inode (content) → invalidate → entry → commit → spin locks (table, attributes)`. Operations on names take the commit lock alone:
 //! what they read (indexes, attributes) changes only under it.
 
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -28,12 +17,12 @@ use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
 use mm::trace::{self, What};
 
-use crate::commit::{Media, Recovered, Run, Unlinked, recover};
+use crate::commit::{Media, Recovered, Run, recover};
 use crate::cut::PAGES_END;
 use crate::dir::Dir;
-use crate::error::{ChangeError, LookupError, MountError, UnmountError};
+use crate::error::{Busy, ChangeError, LookupError, MountError, UnmountError};
 use crate::gate::Gate;
-use crate::inode::Inode;
+use crate::inode::{Inode, Vnode};
 use crate::inodes::InodeMap;
 use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFault};
 use crate::media_inode::Ground;
@@ -41,6 +30,8 @@ use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
 use crate::space::{Allocator, Free, Quarantine, SpaceStats};
 use crate::superblock;
+use crate::table::{Known, Table};
+use crate::worker::{Depth, REAPER, Worker};
 
 /// Inodes that the table keeps although nobody uses them.
 const KEEP: usize = 1024;
@@ -48,7 +39,8 @@ const KEEP: usize = 1024;
 /// A mounted file system.
 pub struct Fs<P: Pmem> {
     pub(crate) shared: Arc<Shared<P>>,
-    pub(crate) table: SpinLock<BTreeMap<Ino, Arc<Inode<P>>>>,
+    pub(crate) table: Arc<Table<P>>,
+    worker: Worker<P>,
     keep: AtomicUsize,
     report: MountReport,
 }
@@ -128,7 +120,6 @@ impl<P: Pmem> Fs<P> {
             quarantine: Quarantine::new(),
             inodes,
             orphans: Vec::new(),
-            orphans_out: 0,
         };
         Ok(Self::assemble(media, backing, state, report))
     }
@@ -143,11 +134,18 @@ impl<P: Pmem> Fs<P> {
             clock: SpinLock::new(uptime_ns),
             gate: Gate::new(),
             removal: Progress::default(),
+            bell: Arc::default(),
+            reaping: Mutex::new(&REAPER, false),
             state: Mutex::new(&class::COMMIT, state),
         };
-        Arc::new(Self {
+        let worker = Worker {
             shared: Arc::new(shared),
-            table: SpinLock::new(BTreeMap::new()),
+            table: Arc::new(Table::new()),
+        };
+        Arc::new(Self {
+            shared: worker.shared.clone(),
+            table: worker.table.clone(),
+            worker,
             keep: AtomicUsize::new(KEEP),
             report,
         })
@@ -217,16 +215,18 @@ impl<P: Pmem> Fs<P> {
     /// The inode of that number, if it is in use.
     pub fn inode(&self, ino: Ino) -> Result<Arc<Inode<P>>, LookupError> {
         let _inside = self.shared.gate.enter()?;
-        if let Some(inode) = self.table.lock().get(&ino) {
-            return Ok(inode.clone());
+        if let Known::Used(inode) = self.table.find(ino) {
+            return Ok(inode);
         }
-        self.get(&self.lock(), ino)
+        self.get(&mut self.lock(), ino)
     }
 
     /// As [`Fs::inode`], under the commit lock, which keeps the media and the table in step.
-    pub(crate) fn get(&self, state: &State, ino: Ino) -> Result<Arc<Inode<P>>, LookupError> {
-        if let Some(inode) = self.table.lock().get(&ino) {
-            return Ok(inode.clone());
+    pub(crate) fn get(&self, state: &mut State, ino: Ino) -> Result<Arc<Inode<P>>, LookupError> {
+        match self.table.find(ino) {
+            Known::Used(inode) => return Ok(inode),
+            Known::Over => return Err(LookupError::NotFound),
+            Known::Absent => {}
         }
         check_headroom()?;
         if !state.inodes.is_set(ino) {
@@ -234,11 +234,12 @@ impl<P: Pmem> Fs<P> {
         }
         let loaded = self.shared.ground().load(ino)?;
         if loaded.inode.core.nlink == 0 {
-            // An orphan that is being ended: a second one in memory would outlive it, and have its blocks.
+            // An orphan that has just ended: a second one in memory would have its blocks.
             return Err(LookupError::NotFound);
         }
         let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
-        self.table.lock().insert(ino, inode.clone());
+        state.promise(inode.runs())?;
+        self.table.insert(inode.clone());
         Ok(inode)
     }
 
@@ -265,99 +266,58 @@ impl<P: Pmem> Fs<P> {
         Ok(())
     }
 
-    /// Ends the orphans that nobody uses any more; returns how many. Never waits. Takes inode and commit locks.
+    /// Who finishes orphans in a thread of its own. Without one, operations do it in passing.
+    #[must_use]
+    pub fn worker(&self) -> Worker<P> {
+        self.worker.clone()
+    }
+
+    /// Ends the orphans that nobody uses any more; returns how many. Never waits for a page, allocates nothing. Lock classes: reaper,
+    /// and what follows it.
     pub fn reap_orphans(&self) -> usize {
-        let Ok(_inside) = self.shared.gate.enter() else {
-            return 0;
-        };
-        let mut reaped = 0;
-        let mut looked = 0;
-        while let Some((inode, unlinked)) = self.next_orphan(&mut looked) {
-            if inode.bury(&unlinked).is_ok() {
-                let mut state = self.lock();
-                state.inodes.clear(unlinked.ino());
-                state.orphans_out -= 1;
-                trace::note(trace::Kind::OrphanEnd, || {
-                    What::default().file(unlinked.ino().into(), 0)
-                });
-                reaped += 1;
-            } else {
-                self.keep_orphan(inode, unlinked);
-                break;
-            }
-        }
-        reaped
+        self.worker.finish(Depth::Orphans).orphans
     }
 
-    /// Ends the orphans that nobody uses any more and makes free what in quarantine nobody holds, as the next operation that
-    /// allocates would. Never waits; what it has no memory for stays as it is. Takes inode and commit locks.
+    /// Ends orphans and makes free what in quarantine nobody holds, as the next operation that allocates would. As
+    /// [`Fs::reap_orphans`] otherwise.
     pub fn settle(&self) {
-        self.reap_orphans();
-        let Ok(_inside) = self.shared.gate.enter() else {
-            return;
-        };
-        // Best effort: the next allocation tries again.
-        let _ = self.shared.release_all(&mut self.lock());
+        self.worker.finish(Depth::Quarantine);
     }
 
-    /// Takes an orphan that only the table refers to out of table and list, from place `looked` on.
-    fn next_orphan(&self, looked: &mut usize) -> Option<(Arc<Inode<P>>, Unlinked)> {
-        let mut state = self.lock();
-        while let Some(orphan) = state.orphans.get(*looked) {
-            let ino = orphan.ino();
-            let mut table = self.table.lock();
-            if table
-                .get(&ino)
-                .is_some_and(|inode| Arc::strong_count(inode) == 1)
-            {
-                let inode = table.remove(&ino)?;
-                drop(table);
-                state.orphans_out += 1;
-                return Some((inode, state.orphans.swap_remove(*looked)));
-            }
-            *looked += 1;
+    /// What an operation does before it wants space: finishes what is ready, and waits for who is finishing.
+    pub(crate) fn finish_waiting(&self) {
+        if self.worker.has_work() {
+            self.worker.finish(Depth::Orphans);
         }
-        None
     }
 
-    fn keep_orphan(&self, inode: Arc<Inode<P>>, unlinked: Unlinked) {
-        let mut state = self.lock();
-        self.table.lock().insert(unlinked.ino(), inode);
-        // There is room: whoever adds one leaves it, see `State::reserve_orphan`.
-        state.orphans_out -= 1;
-        state.orphans.push(unlinked);
-    }
-
-    /// All inodes of the table, to be used without its lock.
-    fn loaded(&self) -> Result<Vec<Arc<Inode<P>>>, OutOfMemory> {
-        let mut all = Vec::new();
-        let len = self.table.lock().len();
-        all.try_reserve(len).map_err(|_| OutOfMemory)?;
-        // Some may have come since; who comes later is as if it came after the call.
-        all.extend(self.table.lock().values().take(len).cloned());
-        Ok(all)
+    /// Ends the use of an inode that has lost a name; if it was the last of both, the orphan ends here. The caller holds no lock.
+    pub(crate) fn let_go(&self, user: Arc<Inode<P>>) {
+        if let Some(last) = Arc::into_inner(user)
+            && last.is_orphan()
+        {
+            last.leave_quietly();
+            self.worker.finish(Depth::Orphans);
+        }
     }
 
     /// Calls `each` with every inode in use, without the table's lock. Those that come meanwhile may be left out. Allocates nothing.
-    pub(crate) fn each_loaded(&self, each: impl Fn(&Inode<P>)) {
+    pub(crate) fn each_loaded(&self, each: impl Fn(&Vnode<P>)) {
         let mut from = 0;
-        while let Some(inode) = self.loaded_from(from) {
+        while let Some(inode) = self.table.from(from) {
             each(&inode);
             from = inode.ino() + 1;
         }
-    }
-
-    fn loaded_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
-        let table = self.table.lock();
-        table.range(from..).next().map(|(_, inode)| inode.clone())
     }
 
     /// Makes all stores through mappings durable and writes lazy times. Ends orphans.
     pub fn sync(&self) -> Result<(), ChangeError> {
         let _inside = self.shared.gate.enter()?;
         self.reap_orphans();
-        for inode in self.loaded()? {
+        let mut from = 0;
+        while let Some(inode) = self.table.user_from(from) {
             self.fsync(&inode)?;
+            from = inode.ino() + 1;
         }
         self.shrink();
         Ok(())
@@ -375,62 +335,80 @@ impl<P: Pmem> Fs<P> {
 
     /// Lets go of inodes that nobody uses, when there are many. Those with pages in their index must be clean.
     pub(crate) fn shrink(&self) {
-        // Relaxed: a bound that may be a moment old.
-        if self.table.lock().len() <= self.keep.load(Ordering::Relaxed) {
-            return;
-        }
-        while let Some(inode) = self.take_unused() {
-            trace::note(trace::Kind::Evict, || {
-                What::default().file(inode.ino().into(), 0)
-            });
-            drop(inode);
+        if self.table.len() > self.keep() {
+            while self.forget_one() {}
         }
     }
 
-    fn take_unused(&self) -> Option<Arc<Inode<P>>> {
-        let state = self.lock();
-        let mut table = self.table.lock();
-        // Relaxed: as in `shrink`.
-        let over = table.len() > self.keep.load(Ordering::Relaxed) / 2;
-        let unused = |inode: &&Arc<Inode<P>>| {
-            Arc::strong_count(inode) == 1 && inode.is_clean() && inode.stat().nlink > 0
+    fn keep(&self) -> usize {
+        // Relaxed: a bound that may be a moment old.
+        self.keep.load(Ordering::Relaxed)
+    }
+
+    fn forget_one(&self) -> bool {
+        let mut state = self.lock();
+        let unused = self.table.take_unused(self.keep() / 2, Vnode::is_clean);
+        let Some(inode) = unused else {
+            return false;
         };
-        let ino = table.values().filter(|_| over).find(unused)?.ino();
-        let inode = table.remove(&ino);
-        drop(table);
+        state.space.withdraw(inode.runs());
         drop(state);
-        inode
+        trace::note(trace::Kind::Evict, || {
+            What::default().file(inode.ino().into(), 0)
+        });
+        drop(inode);
+        true
     }
 
     /// Ends orphans, makes everything durable and leaves nothing to replay. Gives the file system back, still mounted, when it is in
     /// use.
     pub fn unmount(self: Arc<Self>) -> Result<(), (Arc<Self>, UnmountError)> {
-        let shared = self.shared.clone();
-        let _inside = match shared.gate.enter() {
-            Ok(inside) => inside,
-            Err(gone) => return Err((self, UnmountError::Change(gone.into()))),
-        };
-        if let Err(error) = self.sync() {
-            return Err((self, error.into()));
+        let left = self.leave();
+        left.map_err(|why| (self, why))
+    }
+
+    fn leave(self: &Arc<Self>) -> Result<(), UnmountError> {
+        let inside = self.shared.gate.enter();
+        let _inside = inside.map_err(ChangeError::from)?;
+        self.sync()?;
+        // The worker is not half-way through an orphan, and begins none.
+        let mut listening = self.shared.reaping.lock();
+        self.worker.pass(Depth::Orphans);
+        if let Some(busy) = self.busy() {
+            return Err(UnmountError::Busy(busy));
         }
-        if let Some(ino) = self.busy() {
-            return Err((self, UnmountError::Busy(ino)));
-        }
-        if Arc::strong_count(&self) > 1 {
-            return Err((self, UnmountError::InUse));
+        if Arc::strong_count(self) > 1 {
+            return Err(UnmountError::InUse);
         }
         if !self.shared.read_only {
-            self.lock().ring.checkpoint(&self.shared.media);
-            self.lock().ring.settle(&self.shared.media);
+            let mut state = self.lock();
+            state.ring.checkpoint(&self.shared.media);
+            state.ring.settle(&self.shared.media);
         }
+        if core::mem::take(&mut *listening) {
+            self.worker.listen(false);
+        }
+        self.shared.bell.close();
         Ok(())
     }
 
-    /// An inode that somebody besides the table refers to.
-    fn busy(&self) -> Option<Ino> {
-        let table = self.table.lock();
-        let used = |inode: &&Arc<Inode<P>>| Arc::strong_count(inode) > 1;
-        table.values().find(used).map(|inode| inode.ino())
+    /// An inode that somebody besides the table uses, or of which a page is held.
+    fn busy(&self) -> Option<Busy> {
+        let used = self
+            .table
+            .first_used(|vnode| vnode.is_orphan() && vnode.held().is_some())?;
+        Some(Busy {
+            ino: used.ino(),
+            orphan: used.is_orphan(),
+            page: used.held(),
+        })
+    }
+}
+
+impl<P: Pmem> Drop for Fs<P> {
+    fn drop(&mut self) {
+        self.shared.bell.close();
+        self.table.clear();
     }
 }
 
@@ -489,20 +467,22 @@ fn free_space(g: &Geometry, pgmap: &Pgmap, mut claims: Claims) -> Result<Allocat
         if run.block < at {
             return Err(overlap(run.block, last, ino));
         }
-        give(&mut space, at, run.block);
+        give(&mut space, at, run.block)?;
         (at, last) = (run.end(), ino);
     }
-    give(&mut space, at, g.blocks());
+    give(&mut space, at, g.blocks())?;
     Ok(space)
 }
 
-fn give(space: &mut Allocator, from: Block, to: Block) {
+fn give(space: &mut Allocator, from: Block, to: Block) -> Result<(), OutOfMemory> {
     if from < to {
+        space.promise(1)?;
         space.give(Free::derived(Run {
             block: from,
             len: to - from,
         }));
     }
+    Ok(())
 }
 
 const fn overlap(block: Block, first: Ino, second: Ino) -> MountError {
@@ -533,37 +513,40 @@ mod tests {
     }
 
     #[test]
-    fn an_orphan_that_is_being_ended_cannot_be_opened_by_its_number() {
+    fn an_orphan_that_nobody_uses_cannot_be_opened_by_its_number() {
         let fs = mounted();
         let open = fs.create("/f", 0o644).expect("create");
         let ino = open.ino();
         fs.unlink("/f").expect("unlink");
         assert!(fs.inode(ino).is_ok(), "it is in use");
         drop(open);
-        let (inode, unlinked) = fs.next_orphan(&mut 0).expect("nobody uses it");
+        assert!(fs.worker.has_work(), "the bell rang");
         assert!(matches!(fs.inode(ino), Err(LookupError::NotFound)));
-        fs.keep_orphan(inode, unlinked);
-        assert!(fs.inode(ino).is_ok(), "it stayed");
+        assert!(fs.table.is_over(ino).is_some(), "it has not ended yet");
         assert_eq!(fs.reap_orphans(), 1);
         assert!(matches!(fs.inode(ino), Err(LookupError::NotFound)));
+        assert!(fs.table.is_over(ino).is_none());
     }
 
     #[test]
-    fn an_orphan_that_is_out_can_come_back_without_memory() {
+    fn promises_are_kept_in_step_with_what_is_in_memory() {
         let fs = mounted();
-        let names: Vec<_> = (0..9).map(|i| alloc::format!("/{i}")).collect();
-        let open: Vec<_> = names.iter().map(|n| fs.create(n, 0o644)).collect();
-        names[..8]
-            .iter()
-            .for_each(|n| fs.unlink(n).expect("unlink"));
-        fs.lock().orphans.shrink_to_fit();
-        drop(open);
-        let (inode, unlinked) = fs.next_orphan(&mut 0).expect("nobody uses it");
-        fs.lock().reserve_orphan().expect("memory");
-        let state = fs.lock();
-        assert!(state.orphans.capacity() >= state.orphans.len() + 2);
-        drop(state);
-        fs.keep_orphan(inode, unlinked);
-        assert_eq!(fs.reap_orphans(), 8);
+        let base = fs.lock().space.promised();
+        let f = fs.create("/f", 0o644).expect("create");
+        for i in 0..40 {
+            fs.write(&f, i * 8192, &[1; 100]).expect("write");
+        }
+        fs.settle();
+        // 40 extents and a leaf of the file; the block of the root directory.
+        assert_eq!(fs.lock().space.promised(), base + 42);
+        let report = &mut dax::layout::BreakReport::default();
+        fs.punch(&f, 0, 8192 * 30, dax::layout::How::NoWait, report)
+            .expect("punch");
+        fs.settle();
+        assert_eq!(fs.lock().space.promised(), base + 11);
+        drop(f);
+        fs.unlink("/f").expect("unlink");
+        fs.settle();
+        assert_eq!(fs.lock().space.promised(), base + 1);
     }
 }

@@ -11,7 +11,9 @@
 //! extents is seen whole.
 
 use alloc::sync::Arc;
+use core::ops::Deref;
 
+use dax::layout::Held;
 use dax::mapping::{Block as DaxBlock, BlockMap, Mapping};
 use dax::pmem::Pmem;
 use mm::addr::Pfn;
@@ -20,6 +22,7 @@ use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::sync::{Mutex, SpinLock, class};
 
+use crate::cut::PAGES_END;
 use crate::dir::{Dir, DirIndex};
 use crate::extents::{ExtentMap, Spot};
 use crate::layout::{BLOCK_SIZE, Extent, Ino, InodeImage, Kind};
@@ -70,8 +73,19 @@ pub struct Stat {
     pub atime: u64,
 }
 
-/// A file or directory in use. Everyone who uses one shares it; mappings and pins keep it alive, also after its last name is gone.
+/// A file or directory in use. Everyone who uses one shares it: who opened it, mappings, and pins, which keep it alive also after its
+/// last name is gone.
+///
+/// What it is, is the [`Vnode`] behind it; this is the using of it. When the last one of a file without a name is dropped, in whatever
+/// context, the file system's worker hears of it ([`Worker`](crate::Worker)) and ends the file.
 pub struct Inode<P: Pmem> {
+    vnode: Arc<Vnode<P>>,
+    /// Whoever drops it sees to its end.
+    quiet: bool,
+}
+
+/// An inode in memory; [`Inode`] is the use of one.
+pub struct Vnode<P: Pmem> {
     pub(crate) shared: Arc<Shared<P>>,
     ino: Ino,
     kind: Kind,
@@ -82,6 +96,42 @@ pub struct Inode<P: Pmem> {
 
 impl<P: Pmem> Inode<P> {
     pub(crate) fn new(shared: Arc<Shared<P>>, ino: Ino, loaded: Loaded) -> Self {
+        Self {
+            vnode: Arc::new(Vnode::new(shared, ino, loaded)),
+            quiet: false,
+        }
+    }
+
+    /// What it uses.
+    pub(crate) const fn vnode(&self) -> &Arc<Vnode<P>> {
+        &self.vnode
+    }
+
+    /// The last user goes and tells nobody, because it ends the orphan itself.
+    pub(crate) fn leave_quietly(mut self) {
+        self.quiet = true;
+    }
+}
+
+impl<P: Pmem> Deref for Inode<P> {
+    type Target = Vnode<P>;
+
+    fn deref(&self) -> &Vnode<P> {
+        &self.vnode
+    }
+}
+
+impl<P: Pmem> Drop for Inode<P> {
+    /// Any context: takes a spin lock, never sleeps, allocates nothing.
+    fn drop(&mut self) {
+        if !self.quiet && self.vnode.is_orphan() {
+            self.vnode.shared.bell.ring();
+        }
+    }
+}
+
+impl<P: Pmem> Vnode<P> {
+    fn new(shared: Arc<Shared<P>>, ino: Ino, loaded: Loaded) -> Self {
         let backing = &shared.backing;
         let mapping = Mapping::new(
             u64::from(ino),
@@ -105,6 +155,22 @@ impl<P: Pmem> Inode<P> {
             mapping,
             shared,
         }
+    }
+
+    /// Whether its last name is gone.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.attr.lock().image.core.nlink == 0
+    }
+
+    /// A page of it that is mapped or pinned.
+    pub(crate) fn held(&self) -> Option<Held> {
+        self.mapping.first_held(0..PAGES_END)
+    }
+
+    /// Runs of blocks that come back when it ends: extents and leaves.
+    pub(crate) fn runs(&self) -> usize {
+        let attr = self.attr.lock();
+        attr.map.as_slice().len() + attr.leaves.len()
     }
 
     /// Its number.
@@ -208,7 +274,7 @@ impl<P: Pmem> Inode<P> {
     }
 }
 
-impl<P: Pmem> BlockMap for Inode<P> {
+impl<P: Pmem> BlockMap for Vnode<P> {
     fn lookup(&self, page: u64) -> Result<DaxBlock, FaultError> {
         match self.spot(page) {
             Spot::Extent(extent) => self.block(extent),
@@ -234,7 +300,7 @@ impl<P: Pmem + 'static> VmObject for Inode<P> {
             return Err(FaultError::Permission);
         }
         let _inside = self.shared.gate.enter().map_err(|_| FaultError::Dying)?;
-        self.mapping.fault(self, at, sink)
+        self.mapping.fault(&**self, at, sink)
     }
 
     fn attach(&self, attachment: Attachment) -> Result<(), OutOfMemory> {

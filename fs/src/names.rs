@@ -81,9 +81,9 @@ impl<P: Pmem> Fs<P> {
             return Err(LookupError::NotDir);
         }
         let _inside = self.shared.gate.enter()?;
-        let state = self.lock();
+        let mut state = self.lock();
         let found = self.find(&state, dir, name)?.ok_or(LookupError::NotFound)?;
-        self.get(&state, found.ino)
+        self.get(&mut state, found.ino)
     }
 
     /// Finds a name. Under the commit lock.
@@ -117,7 +117,7 @@ impl<P: Pmem> Fs<P> {
         let inside = self.shared.gate.enter()?;
         check_headroom()?;
         self.shared.writable()?;
-        self.reap_orphans();
+        self.finish_waiting();
         self.shrink();
         Ok(inside)
     }
@@ -193,7 +193,7 @@ impl<P: Pmem> Fs<P> {
         dir.adopt(&edit);
         self.enter(dir, slot, *name, (ino, kind));
         state.inodes.set(ino);
-        self.table.lock().insert(ino, inode.clone());
+        self.table.insert(inode.clone());
         Ok(inode)
     }
 
@@ -407,9 +407,7 @@ impl<P: Pmem> Fs<P> {
     fn remove(&self, path: &str, kind: Kind) -> Result<(), RemoveError> {
         let _inside = self.begin()?;
         let place = self.place(path)?;
-        self.remove_at(&place, kind)?;
-        self.reap_orphans();
-        Ok(())
+        self.remove_at(&place, kind).map(|child| self.let_go(child))
     }
 
     /// Removes `name` from a directory: `kind` Dir for [`Fs::rmdir`], any other for [`Fs::unlink`].
@@ -424,12 +422,11 @@ impl<P: Pmem> Fs<P> {
             dir: dir.clone(),
             name: Name::new(name)?,
         };
-        self.remove_at(&place, kind)?;
-        self.reap_orphans();
-        Ok(())
+        self.remove_at(&place, kind).map(|child| self.let_go(child))
     }
 
-    fn remove_at(&self, place: &Place<'_, P>, kind: Kind) -> Result<(), RemoveError> {
+    /// Gives what lost a name: perhaps its last.
+    fn remove_at(&self, place: &Place<'_, P>, kind: Kind) -> Result<Arc<Inode<P>>, RemoveError> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
@@ -453,12 +450,20 @@ impl<P: Pmem> Fs<P> {
             state.orphans.push(tx.unlinked(child.ino()));
         }
         child.adopt(&gone);
+        if gone.new.core.nlink == 0 {
+            self.table.orphan(child.ino());
+        }
         dir.adopt(&parent);
         dir.with_index(|_, index| index.remove(found.slot, *name));
-        Ok(())
+        Ok(child)
     }
 
-    fn removable(&self, state: &State, child: &Inode<P>, kind: Kind) -> Result<(), RemoveError> {
+    fn removable(
+        &self,
+        state: &mut State,
+        child: &Inode<P>,
+        kind: Kind,
+    ) -> Result<(), RemoveError> {
         match (child.kind() == Kind::Dir, kind == Kind::Dir) {
             (true, false) => Err(RemoveError::IsDir),
             (false, true) => Err(RemoveError::NotDir),

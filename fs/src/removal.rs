@@ -164,6 +164,7 @@ impl<P: Pmem> Fs<P> {
             return Ok(());
         };
         self.shared.gate.close();
+        self.shared.bell.close();
         remove_pages(self.pgmap(), || self.revoke_all(), wait)?;
         let empty = self.shared.gate.wait_empty(wait);
         let count = self.shared.gate.inside();

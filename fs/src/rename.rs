@@ -39,8 +39,8 @@ impl<P: Pmem> Fs<P> {
     pub fn rename(&self, old: &str, new: &str, replace: bool) -> Result<(), RenameError> {
         let _inside = self.begin()?;
         let (from, to) = (self.place(old)?, self.place(new)?);
-        self.rename_at(&from, &to, replace)?;
-        self.reap_orphans();
+        let replaced = self.rename_at(&from, &to, replace)?;
+        replaced.into_iter().for_each(|inode| self.let_go(inode));
         Ok(())
     }
 
@@ -49,7 +49,7 @@ impl<P: Pmem> Fs<P> {
         from: &Place<'_, P>,
         to: &Place<'_, P>,
         replace: bool,
-    ) -> Result<(), RenameError> {
+    ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
         let mut state = self.lock();
         let state = &mut *state;
         let found = self
@@ -64,7 +64,7 @@ impl<P: Pmem> Fs<P> {
         if let Some(target) = &target {
             if target.found.ino == found.ino {
                 return if replace {
-                    Ok(())
+                    Ok(None)
                 } else {
                     Err(RenameError::Exists)
                 };
@@ -74,7 +74,11 @@ impl<P: Pmem> Fs<P> {
         self.commit_rename(state, (from, found), to, &moved, target)
     }
 
-    fn target(&self, state: &State, to: &Place<'_, P>) -> Result<Option<Target<P>>, LookupError> {
+    fn target(
+        &self,
+        state: &mut State,
+        to: &Place<'_, P>,
+    ) -> Result<Option<Target<P>>, LookupError> {
         let Some(found) = self.find(state, &to.dir, to.name)? else {
             return Ok(None);
         };
@@ -84,7 +88,7 @@ impl<P: Pmem> Fs<P> {
 
     fn replaceable(
         &self,
-        state: &State,
+        state: &mut State,
         moved: &Inode<P>,
         target: &Target<P>,
         replace: bool,
@@ -103,7 +107,7 @@ impl<P: Pmem> Fs<P> {
     /// Refuses to move a directory into itself: walks up from `dir`.
     fn check_cycle(
         &self,
-        state: &State,
+        state: &mut State,
         moved: &Inode<P>,
         dir: &Arc<Inode<P>>,
     ) -> Result<(), RenameError> {
@@ -132,7 +136,7 @@ impl<P: Pmem> Fs<P> {
         to: &Place<'_, P>,
         moved: &Inode<P>,
         target: Option<Target<P>>,
-    ) -> Result<(), RenameError> {
+    ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
         let slot = match &target {
             Some(target) => target.found.slot,
             None => self.reserve_slots(state, &to.dir, to.name)?,
@@ -161,10 +165,13 @@ impl<P: Pmem> Fs<P> {
             state.orphans.push(tx.unlinked(target.inode.ino()));
         }
         edits.adopt((&from.dir, &to.dir, moved, target.as_ref()));
+        if let Some(target) = target.as_ref().filter(|target| target.inode.is_orphan()) {
+            self.table.orphan(target.inode.ino());
+        }
         from.dir
             .with_index(|_, index| index.remove(found.slot, from.name));
         self.enter(&to.dir, slot, to.name, (moved.ino(), moved.kind()));
-        Ok(())
+        Ok(target.map(|target| target.inode))
     }
 
     fn edits(

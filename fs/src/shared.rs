@@ -18,12 +18,11 @@ use crate::inodes::InodeMap;
 use crate::layout::{Block, Geometry};
 use crate::media_inode::Ground;
 use crate::removal::Progress;
-use crate::space::{Allocator, Free, Goal, PageUse, Quarantine};
+use crate::space::{Allocator, Free, Goal, PageUse, Quarantine, Released, Takes};
+use crate::worker::Bell;
 
 /// Quarantined runs that an allocation looks at in passing.
 const IN_PASSING: usize = 4;
-/// Quarantined runs that are looked at between two looks at the heap.
-const BATCH: usize = 64;
 
 /// What a file system stands on, besides its bytes.
 #[derive(Clone)]
@@ -48,6 +47,10 @@ pub(crate) struct Shared<P> {
     pub gate: Gate,
     /// How far the removal of the device is.
     pub removal: Progress,
+    /// Tells the worker that there is something to finish.
+    pub bell: Arc<Bell>,
+    /// Held by whoever finishes orphans (class reaper). Whether the bell listens to pages that come to rest.
+    pub reaping: Mutex<bool>,
     /// The commit lock (class COMMIT).
     pub state: Mutex<State>,
 }
@@ -59,15 +62,20 @@ pub(crate) struct State {
     pub quarantine: Quarantine,
     pub inodes: InodeMap,
     pub orphans: Vec<Unlinked>,
-    /// Orphans that somebody has taken out to end them, and may put back.
-    pub orphans_out: usize,
 }
 
 impl State {
-    /// Makes room on the list of orphans for one more, besides those that may come back.
+    /// Makes room on the list of orphans for one more.
     pub fn reserve_orphan(&mut self) -> Result<(), OutOfMemory> {
-        let room = self.orphans.try_reserve(1 + self.orphans_out);
-        room.map_err(|_| OutOfMemory)
+        self.orphans.try_reserve(1).map_err(|_| OutOfMemory)
+    }
+
+    /// Makes room for `runs` more runs on their way from a file through quarantine to the free space, so that the way takes no
+    /// memory. Promised are: each extent and leaf of each inode in memory, each quarantined run, each new run not yet published.
+    pub fn promise(&mut self, runs: usize) -> Result<(), OutOfMemory> {
+        self.space.promise(runs)?;
+        let room = self.quarantine.make_room(self.space.promised());
+        room.inspect_err(|_| self.space.withdraw(runs))
     }
 }
 
@@ -90,6 +98,27 @@ impl PageUse for Pages<'_> {
         let (pfn, _) = self.pgmap.first_in_use(range)?;
         // A folio may begin before the run.
         Some((pfn.get() - base).clamp(run.block, run.end() - 1))
+    }
+}
+
+/// The way from quarantine to the allocator.
+struct Out<'a, P> {
+    shared: &'a Shared<P>,
+    space: &'a mut Allocator,
+}
+
+impl<P: Pmem> Takes for Out<'_, P> {
+    fn take(&mut self, free: Free) {
+        self.shared.note(trace::Kind::QuarantineOut, free.run());
+        self.space.give(free);
+    }
+
+    fn may_split(&mut self) -> bool {
+        self.space.promise_within_room(2)
+    }
+
+    fn did_split(&mut self, parts: usize) {
+        self.space.withdraw(3 - parts);
     }
 }
 
@@ -125,6 +154,7 @@ impl<P: Pmem> Shared<P> {
     /// floor, it is made to pass (two fences).
     pub fn take(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
         check_headroom()?;
+        state.promise(1)?;
         let taken = self.take_free(state, want, goal)?;
         self.note(trace::Kind::Alloc, taken.run());
         Ok(taken)
@@ -135,19 +165,18 @@ impl<P: Pmem> Shared<P> {
         if let Some(fresh) = state.space.take(want, goal) {
             return Ok(fresh);
         }
-        self.release_all(state)?;
-        if state.space.free() == 0 && state.quarantine.runs() > 0 {
-            state.ring.checkpoint(&self.media);
-            self.release_all(state)?;
+        self.release_all(state, false);
+        if state.space.free() == 0 {
+            self.release_all(state, true);
         }
         let quarantined = state.quarantine.blocks();
-        state
-            .space
-            .take(want, goal)
-            .ok_or(ChangeError::NoSpace { quarantined })
+        state.space.take(want, goal).ok_or_else(|| {
+            state.space.withdraw(1);
+            ChangeError::NoSpace { quarantined }
+        })
     }
 
-    fn release(&self, state: &mut State, most: usize) {
+    fn release(&self, state: &mut State, most: usize) -> Released {
         let pages = Pages {
             pgmap: &self.backing.pgmap,
         };
@@ -157,19 +186,26 @@ impl<P: Pmem> Shared<P> {
             quarantine,
             ..
         } = state;
-        quarantine.release(most, ring.passed(), &pages, |free| {
-            self.note(trace::Kind::QuarantineOut, free.run());
-            space.give(free);
-        });
+        let mut out = Out {
+            shared: self,
+            space,
+        };
+        quarantine.release(most, ring.passed(), &pages, &mut out)
     }
 
-    /// Hands on all of quarantine that nobody holds.
-    pub fn release_all(&self, state: &mut State) -> Result<(), OutOfMemory> {
-        for _ in 0..state.quarantine.runs().div_ceil(BATCH) {
-            check_headroom()?;
-            self.release(state, BATCH);
+    /// Hands on all of quarantine that nobody holds; directory blocks that wait for the floor too, if `floor`: then it is made to
+    /// pass (two fences). Allocates nothing.
+    pub fn release_all(&self, state: &mut State, floor: bool) -> Released {
+        let first = self.release(state, usize::MAX);
+        if !floor || first.replayable == 0 {
+            return first;
         }
-        Ok(())
+        state.ring.checkpoint(&self.media);
+        let second = self.release(state, usize::MAX);
+        Released {
+            blocks: first.blocks + second.blocks,
+            ..second
+        }
     }
 
     /// An event about the pages of a run.

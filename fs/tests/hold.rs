@@ -262,7 +262,8 @@ fn a_file_in_use_keeps_the_file_system_mounted() {
     let Err((fs, UnmountError::Busy(busy))) = fs.unmount() else {
         panic!("unmounted a mapped file");
     };
-    assert_eq!(busy, ino);
+    assert_eq!((busy.ino, busy.orphan), (ino, false));
+    assert_eq!(busy.page.map(|page| page.index), Some(0));
     process.space.unmap(process.at).expect("unmap");
     assert!(fs.unmount().is_ok());
 }

@@ -223,7 +223,7 @@ fn about(held: &Held, value: u32) -> What {
 
 impl Mapping {
     /// The first entry of the range whose folio has a count. Never allocates.
-    fn first_held(&self, pages: Range<u64>) -> Option<Held> {
+    pub fn first_held(&self, pages: Range<u64>) -> Option<Held> {
         self.entries(pages).find_map(|found| {
             let pfn = found.pfn()?;
             let counts = self.pgmap().folio(pfn)?.counts();

@@ -5,11 +5,19 @@
 //! requests take chunks in the colour of the file, so that the file can be mapped by large pages. Alignment is that of the
 //! guest-physical address, since that is what a page table sees.
 //!
-//! Under the commit lock; nothing here sleeps. Trees allocate small nodes: the caller passes `mm::mem::check_headroom` first.
+//! # Memory
+//!
+//! Giving blocks back takes none. Whoever takes a run out of the free space, or knows of one that may come back (an extent of a file
+//! in memory, a quarantined run), has *promised* room for it before: [`Allocator::promise`] can fail, [`Allocator::give`] cannot. A run
+//! that comes back adds at most two fragments (its ends) and one run of chunks, and taking a run adds at most one of each. So
+//! with `p` runs promised there is room for `2p` fragments and `p` runs of chunks, and one more of each for the next request.
+//!
+//! Under the commit lock; nothing here sleeps.
 
-use alloc::collections::BTreeMap;
+use mm::mem::OutOfMemory;
 
 use super::Free;
+use super::runs::Runs;
 use crate::commit::{Fresh, Run};
 use crate::layout::{Block, GIB_BLOCKS, MEGA_BLOCKS};
 
@@ -47,11 +55,13 @@ pub struct SpaceStats {
 pub struct Allocator {
     base: u64,
     /// Start → length of pieces that lie within one chunk and are not all of it. No two touch within a chunk.
-    fragments: BTreeMap<u64, u64>,
+    fragments: Runs,
     /// Chunk number → number of whole free chunks. No two runs touch.
-    chunks: BTreeMap<u64, u64>,
+    chunks: Runs,
     free: u64,
     cursor: u64,
+    /// Runs that may come back.
+    promised: usize,
 }
 
 impl Allocator {
@@ -60,10 +70,11 @@ impl Allocator {
     pub const fn new(base: u64) -> Self {
         Self {
             base,
-            fragments: BTreeMap::new(),
-            chunks: BTreeMap::new(),
+            fragments: Runs::new(),
+            chunks: Runs::new(),
             free: 0,
             cursor: 0,
+            promised: 0,
         }
     }
 
@@ -76,20 +87,51 @@ impl Allocator {
     /// Counts what is free, by walking all of it.
     #[must_use]
     pub fn stats(&self) -> SpaceStats {
-        let whole = |(&chunk, &n): (&u64, &u64)| {
+        let whole = |(chunk, n): (u64, u64)| {
             let first = chunk.next_multiple_of(GIB_CHUNKS);
             ((chunk + n) / GIB_CHUNKS).saturating_sub(first / GIB_CHUNKS)
         };
         SpaceStats {
             free: self.free,
-            free_2m: self.chunks.values().sum(),
+            free_2m: self.chunks.iter().map(|(_, n)| n).sum(),
             free_1g: self.chunks.iter().map(whole).sum(),
             fragments: self.fragments.len() as u64,
         }
     }
 
-    /// Takes blocks in.
+    /// Runs that may come back.
+    #[must_use]
+    pub const fn promised(&self) -> usize {
+        self.promised
+    }
+
+    /// Makes room for `runs` more runs to come back, and for the next request to take one.
+    pub fn promise(&mut self, runs: usize) -> Result<(), OutOfMemory> {
+        let all = self.promised + runs;
+        self.fragments.reserve(2 * all + 1)?;
+        self.chunks.reserve(all + 1)?;
+        self.promised = all;
+        Ok(())
+    }
+
+    /// As [`Allocator::promise`], if there is room already: takes no memory.
+    #[must_use]
+    pub fn promise_within_room(&mut self, runs: usize) -> bool {
+        let all = self.promised + runs;
+        let room = self.fragments.spare() > 2 * all && self.chunks.spare() > all;
+        self.promised = if room { all } else { self.promised };
+        room
+    }
+
+    /// Takes promises back: `runs` runs will not come.
+    pub fn withdraw(&mut self, runs: usize) {
+        debug_assert!(runs <= self.promised, "{runs} of {}", self.promised);
+        self.promised = self.promised.saturating_sub(runs);
+    }
+
+    /// Takes in a run that was promised. Takes no memory.
     pub fn give(&mut self, free: Free) {
+        self.promised = self.promised.saturating_sub(1);
         let Run { block, len } = free.run();
         self.free += len;
         let (start, end) = (block + self.base, block + self.base + len);
@@ -108,36 +150,36 @@ impl Allocator {
 
     fn give_fragment(&mut self, mut start: u64, mut len: u64) {
         let chunk = start / MEGA_BLOCKS;
-        if let Some((&before, &n)) = self.fragments.range(..start).next_back()
+        if let Some((before, n)) = before(&self.fragments, start)
             && before + n == start
             && before / MEGA_BLOCKS == chunk
         {
-            self.fragments.remove(&before);
+            self.fragments.remove(before);
             (start, len) = (before, n + len);
         }
         if (start + len) / MEGA_BLOCKS == chunk
-            && let Some(n) = self.fragments.remove(&(start + len))
+            && let Some(n) = self.fragments.remove(start + len)
         {
             len += n;
         }
         if len == MEGA_BLOCKS {
             self.give_chunks(chunk, 1);
         } else {
-            self.fragments.insert(start, len);
+            put(&mut self.fragments, start, len);
         }
     }
 
     fn give_chunks(&mut self, mut chunk: u64, mut n: u64) {
-        if let Some((&before, &m)) = self.chunks.range(..chunk).next_back()
+        if let Some((before, m)) = before(&self.chunks, chunk)
             && before + m == chunk
         {
-            self.chunks.remove(&before);
+            self.chunks.remove(before);
             (chunk, n) = (before, m + n);
         }
-        if let Some(m) = self.chunks.remove(&(chunk + n)) {
+        if let Some(m) = self.chunks.remove(chunk + n) {
             n += m;
         }
-        self.chunks.insert(chunk, n);
+        put(&mut self.chunks, chunk, n);
     }
 
     /// Hands out up to `want` > 0 adjacent blocks; `None` when nothing at all is free.
@@ -165,7 +207,7 @@ impl Allocator {
         let follows = after.filter(|chunk| {
             goal.after
                 .is_some_and(|b| (b + self.base).is_multiple_of(MEGA_BLOCKS))
-                && self.chunks.contains_key(chunk)
+                && self.chunks.get(*chunk).is_some()
         });
         let gib = || {
             let huge =
@@ -178,7 +220,7 @@ impl Allocator {
     }
 
     fn first_gib(&self) -> Option<u64> {
-        self.chunks.iter().find_map(|(&chunk, &n)| {
+        self.chunks.iter().find_map(|(chunk, n)| {
             let first = chunk.next_multiple_of(GIB_CHUNKS);
             (first + GIB_CHUNKS <= chunk + n).then_some(first)
         })
@@ -186,21 +228,21 @@ impl Allocator {
 
     fn longest(&self) -> Option<u64> {
         let runs = self.chunks.iter().take(LOOKS);
-        runs.max_by_key(|(_, n)| **n).map(|(chunk, _)| *chunk)
+        runs.max_by_key(|(_, n)| *n).map(|(chunk, _)| chunk)
     }
 
     /// Takes up to `need` chunks from `chunk` on, which is free; returns how many.
     fn cut_chunks(&mut self, chunk: u64, need: u64) -> u64 {
-        let Some((&start, &n)) = self.chunks.range(..=chunk).next_back() else {
+        let Some((start, n)) = self.chunks.at_or_before(chunk) else {
             return 0;
         };
         let got = need.min(start + n - chunk);
-        self.chunks.remove(&start);
+        self.chunks.remove(start);
         if start < chunk {
-            self.chunks.insert(start, chunk - start);
+            put(&mut self.chunks, start, chunk - start);
         }
         if chunk + got < start + n {
-            self.chunks.insert(chunk + got, start + n - chunk - got);
+            put(&mut self.chunks, chunk + got, start + n - chunk - got);
         }
         got
     }
@@ -208,7 +250,7 @@ impl Allocator {
     fn take_small(&mut self, want: u64, goal: Goal) -> Option<(u64, u64)> {
         let want = want.min(MEGA_BLOCKS);
         if let Some(after) = goal.after.map(|block| block + self.base) {
-            if self.fragments.contains_key(&after) {
+            if self.fragments.get(after).is_some() {
                 return Some(self.cut_fragment(after, want));
             }
             if after.is_multiple_of(MEGA_BLOCKS) && self.has_chunk(after / MEGA_BLOCKS) {
@@ -221,30 +263,29 @@ impl Allocator {
         if let Some(chunk) = self.chunk_to_break() {
             return Some(self.break_chunk(chunk, want));
         }
-        let largest = self.fragments.iter().max_by_key(|(_, n)| **n);
-        let start = *largest?.0;
+        let (start, _) = self.fragments.iter().max_by_key(|(_, n)| *n)?;
         Some(self.cut_fragment(start, want))
     }
 
     fn has_chunk(&self, chunk: u64) -> bool {
-        let run = self.chunks.range(..=chunk).next_back();
+        let run = self.chunks.at_or_before(chunk);
         run.is_some_and(|(start, n)| chunk < start + n)
     }
 
     /// A fragment of at least `want`, near where the last one was found.
     fn fitting(&self, want: u64) -> Option<u64> {
-        let from_cursor = self.fragments.range(self.cursor..);
-        let around = from_cursor.chain(self.fragments.range(..self.cursor));
-        let mut fits = around.take(LOOKS).filter(|(_, n)| **n >= want);
-        fits.next().map(|(start, _)| *start)
+        let from_cursor = self.fragments.from(self.cursor);
+        let rest = self.fragments.iter().take_while(|(s, _)| *s < self.cursor);
+        let mut looked = from_cursor.chain(rest).take(LOOKS);
+        looked.find(|(_, n)| *n >= want).map(|(start, _)| start)
     }
 
     /// Takes up to `want` from the front of the fragment at `start`.
     fn cut_fragment(&mut self, start: u64, want: u64) -> (u64, u64) {
-        let n = self.fragments.remove(&start).unwrap_or(0);
+        let n = self.fragments.remove(start).unwrap_or(0);
         let got = want.min(n);
         if got < n {
-            self.fragments.insert(start + got, n - got);
+            put(&mut self.fragments, start + got, n - got);
         }
         self.cursor = start;
         (start, got)
@@ -252,22 +293,35 @@ impl Allocator {
 
     /// A chunk outside any whole free 1 GiB region, else the first.
     fn chunk_to_break(&self) -> Option<u64> {
-        let outside = |(&chunk, &n): (&u64, &u64)| {
+        let outside = |(chunk, n): (u64, u64)| {
             let whole = chunk.is_multiple_of(GIB_CHUNKS) && n >= GIB_CHUNKS;
             (!whole).then_some(chunk)
         };
         let looked = self.chunks.iter().take(LOOKS).find_map(outside);
-        looked.or_else(|| self.chunks.keys().next().copied())
+        looked.or_else(|| self.chunks.at_or_after(0).map(|(chunk, _)| chunk))
     }
 
     fn break_chunk(&mut self, chunk: u64, want: u64) -> (u64, u64) {
         self.cut_chunks(chunk, 1);
         let start = chunk * MEGA_BLOCKS;
         if want < MEGA_BLOCKS {
-            self.fragments.insert(start + want, MEGA_BLOCKS - want);
+            put(&mut self.fragments, start + want, MEGA_BLOCKS - want);
         }
         self.cursor = start;
         (start, want)
+    }
+}
+
+/// The run before `start`.
+fn before(runs: &Runs, start: u64) -> Option<(u64, u64)> {
+    runs.at_or_before(start.checked_sub(1)?)
+}
+
+/// Inserts a run for which there is room.
+fn put(runs: &mut Runs, start: u64, len: u64) {
+    if !runs.insert(start, len) {
+        // Nobody promised it, and there is no memory. A mount finds it again.
+        log::error!("free run {start:#x} of {len} is lost until the next mount: no memory");
     }
 }
 

@@ -30,6 +30,7 @@
 
 mod allocator;
 mod quarantine;
+mod runs;
 
 pub use allocator::{Allocator, Goal, SpaceStats};
-pub use quarantine::{Free, PageUse, Quarantine, Quarantined};
+pub use quarantine::{Free, PageUse, Quarantine, Quarantined, Released, Takes};

@@ -47,10 +47,14 @@ impl Quarantined {
         Self(freed)
     }
 
+    /// Whether a mount might replay a record over it (rule R6).
+    fn is_replayable(&self, passed: u64) -> bool {
+        self.0.class == Class::Meta && self.0.seq > passed
+    }
+
     /// Ends the wait if nothing speaks against it: see the module's head. `passed` is [`Ring::passed`](crate::commit::Ring::passed).
     pub fn free(self, passed: u64, pages: &(impl PageUse + ?Sized)) -> Result<Free, Self> {
-        let replayable = self.0.class == Class::Meta && self.0.seq > passed;
-        if replayable || pages.first_held(self.0.run).is_some() {
+        if self.is_replayable(passed) || pages.first_held(self.0.run).is_some() {
             return Err(self);
         }
         Ok(Free(self.0.run))
@@ -78,12 +82,23 @@ impl Quarantined {
 }
 
 /// All freed runs that wait.
+///
+/// Room is made ahead, with the allocator's promises: pushing, releasing and splitting take no memory.
 #[derive(Default)]
 pub struct Quarantine {
     waiting: VecDeque<Quarantined>,
     blocks: u64,
-    /// Calls of `push` that somebody has made room for.
-    promised: usize,
+}
+
+/// What [`Quarantine::release`] came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Blocks that were handed on.
+    pub blocks: u64,
+    /// Runs that it left because somebody holds a page of them.
+    pub held: usize,
+    /// Runs that it left because a mount might replay a record over them.
+    pub replayable: usize,
 }
 
 impl Quarantine {
@@ -93,27 +108,17 @@ impl Quarantine {
         Self {
             waiting: VecDeque::new(),
             blocks: 0,
-            promised: 0,
         }
     }
 
-    /// Makes room, so that the next `runs` calls of [`Quarantine::push`] allocate nothing.
-    pub fn reserve(&mut self, runs: usize) -> Result<(), OutOfMemory> {
-        // A split makes three of one.
-        let room = self.waiting.try_reserve(self.promised + runs + 2);
-        room.map_err(|_| OutOfMemory)?;
-        self.promised += runs;
-        Ok(())
+    /// Makes room for `runs` runs in all.
+    pub fn make_room(&mut self, runs: usize) -> Result<(), OutOfMemory> {
+        let more = runs.saturating_sub(self.waiting.len());
+        self.waiting.try_reserve(more).map_err(|_| OutOfMemory)
     }
 
-    /// Takes a promise of [`Quarantine::reserve`] back: `runs` runs will not come.
-    pub fn unreserve(&mut self, runs: usize) {
-        self.promised = self.promised.saturating_sub(runs);
-    }
-
-    /// Takes a freed run in.
+    /// Takes a freed run in. Takes no memory if room was made.
     pub fn push(&mut self, freed: Freed) {
-        self.promised = self.promised.saturating_sub(1);
         self.blocks += freed.run.len;
         self.waiting.push_back(Quarantined::new(freed));
     }
@@ -124,35 +129,63 @@ impl Quarantine {
         self.blocks
     }
 
-    /// Looks once at up to `most` runs and hands on what may be freed. Returns whether any was.
+    /// Looks once at up to `most` runs and hands on what may be freed. A run with a held page is cut around that page, if
+    /// `split` says that two more runs were promised.
     pub fn release(
         &mut self,
         most: usize,
         passed: u64,
         pages: &(impl PageUse + ?Sized),
-        mut give: impl FnMut(Free),
-    ) -> bool {
-        let mut any = false;
+        to: &mut impl Takes,
+    ) -> Released {
+        let mut done = Released::default();
         for _ in 0..most.min(self.waiting.len()) {
-            // A split adds two, at each turn.
-            if self.waiting.try_reserve(self.promised + 2).is_err() {
-                break;
-            }
             let Some(first) = self.waiting.pop_front() else {
                 break;
             };
-            for part in first.split(pages).into_iter().flatten() {
-                match part.free(passed, pages) {
-                    Ok(free) => {
-                        self.blocks -= free.run().len;
-                        give(free);
-                        any = true;
-                    }
-                    Err(kept) => self.waiting.push_back(kept),
+            match first.free(passed, pages) {
+                Ok(free) => self.hand_on(free, to, &mut done),
+                Err(kept) if kept.is_replayable(passed) => {
+                    done.replayable += 1;
+                    self.waiting.push_back(kept);
                 }
+                Err(kept) => self.cut(kept, passed, pages, to, &mut done),
             }
         }
-        any
+        done
+    }
+
+    fn hand_on(&mut self, free: Free, to: &mut impl Takes, done: &mut Released) {
+        let blocks = free.run().len;
+        self.blocks -= blocks;
+        done.blocks += blocks;
+        to.take(free);
+    }
+
+    /// Frees what lies around the first held page, and keeps the rest.
+    fn cut(
+        &mut self,
+        kept: Quarantined,
+        passed: u64,
+        pages: &(impl PageUse + ?Sized),
+        to: &mut impl Takes,
+        done: &mut Released,
+    ) {
+        done.held += 1;
+        let room = self.waiting.capacity() - self.waiting.len() >= 3;
+        if kept.0.run.len == 1 || !room || !to.may_split() {
+            self.waiting.push_back(kept);
+            return;
+        }
+        let mut parts = 0;
+        for part in kept.split(pages).into_iter().flatten() {
+            parts += 1;
+            match part.free(passed, pages) {
+                Ok(free) => self.hand_on(free, to, done),
+                Err(part) => self.waiting.push_back(part),
+            }
+        }
+        to.did_split(parts);
     }
 
     /// Runs that wait.
@@ -160,6 +193,18 @@ impl Quarantine {
     pub fn runs(&self) -> usize {
         self.waiting.len()
     }
+}
+
+/// Who takes what leaves quarantine: the allocator, or a fake.
+pub trait Takes {
+    /// Takes a run in.
+    fn take(&mut self, free: Free);
+
+    /// Promises room for two more runs, if there is room without taking memory.
+    fn may_split(&mut self) -> bool;
+
+    /// A run became `parts` runs, at most three: what was promised beyond that is not needed.
+    fn did_split(&mut self, parts: usize);
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -182,14 +227,28 @@ mod tests {
         }
     }
 
+    /// Takes blocks, with room for so many splits.
+    struct Out(Vec<Block>, usize);
+    impl Takes for Out {
+        fn take(&mut self, free: Free) {
+            self.0.extend(free.run().block..free.run().end());
+        }
+        fn may_split(&mut self) -> bool {
+            self.1 = self.1.saturating_sub(1);
+            self.1 > 0
+        }
+        fn did_split(&mut self, parts: usize) {
+            assert!((1..=3).contains(&parts));
+        }
+    }
+
     fn released(q: &mut Quarantine, passed: u64, held: &[Block]) -> Vec<Block> {
         let pages = Held(held.iter().copied().collect());
-        let mut out = Vec::new();
-        q.release(usize::MAX, passed, &pages, |free| {
-            out.extend(free.run().block..free.run().end());
-        });
-        out.sort_unstable();
-        out
+        let mut out = Out(Vec::new(), 10);
+        q.make_room(20).expect("memory");
+        q.release(usize::MAX, passed, &pages, &mut out);
+        out.0.sort_unstable();
+        out.0
     }
 
     #[test]
@@ -205,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    fn promises_that_are_taken_back_ask_for_no_room() {
+    fn without_room_a_held_run_is_kept_whole() {
         let mut q = Quarantine::new();
-        for round in 0..50 {
-            q.reserve(1000).expect("memory");
-            q.unreserve(1000);
-            q.push(freed(100 * round, 99, Class::Data, 1));
-        }
-        assert!(q.waiting.capacity() < 4000, "{}", q.waiting.capacity());
+        q.push(freed(10, 5, Class::Data, 1));
+        let pages = Held([12].into());
+        let mut out = Out(Vec::new(), 1);
+        let done = q.release(9, 0, &pages, &mut out);
+        assert_eq!((done.held, done.blocks, q.runs()), (1, 0, 1));
+        assert_eq!(released(&mut q, 0, &[]), [10, 11, 12, 13, 14]);
     }
 
     #[test]

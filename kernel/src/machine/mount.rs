@@ -3,11 +3,13 @@
 use super::{Fs, Machine};
 use crate::mem::frames;
 use crate::pmem::{Device, DeviceState};
+use crate::thread::{self, SpawnError};
+use alloc::string::String;
 use alloc::sync::Arc;
 use dax::xarray::NodePool;
 use fs::Backing;
-use fs::error::{MountError, UnmountError};
-use mm::addr::Pfn;
+use fs::error::{Busy, MountError, UnmountError};
+use mm::addr::{PageSize, Pfn};
 use mm::mem::OutOfMemory;
 use mm::sync::{LockClass, Mutex, MutexGuard};
 use spin::Once;
@@ -41,17 +43,28 @@ pub enum MountFailure {
     /// No memory.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// No thread for its worker.
+    #[error(transparent)]
+    Thread(#[from] SpawnError),
 }
 
 /// Why it is still mounted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum UmountFailure {
     /// Nothing is mounted.
     #[error("no file system is mounted")]
     NotMounted,
+    /// A file is in use.
+    #[error("{busy}{}", held_by(.holder))]
+    Busy {
+        /// The file, and a page of it that is held.
+        busy: Busy,
+        /// Who holds the page, where the shell knows.
+        holder: Option<String>,
+    },
     /// The file system itself says no.
     #[error(transparent)]
-    Unmount(#[from] UnmountError),
+    Unmount(UnmountError),
 }
 
 /// The class of the lock of those who change what is mounted, or use a device that must not be mounted meanwhile.
@@ -94,6 +107,9 @@ impl Machine {
             return Err(MountFailure::Mounted);
         }
         let fs = Fs::mount(device.memory.clone(), backing(device)?)?;
+        let worker = fs.worker();
+        // It ends with the mount.
+        thread::spawn("fs worker", move || worker.run())?;
         *self.mounted.lock() = Some(Mounted {
             fs: fs.clone(),
             device: device.name,
@@ -117,10 +133,33 @@ impl Machine {
             Ok(()) => Ok(device),
             Err((fs, why)) => {
                 *self.mounted.lock() = Some(Mounted { fs, device });
-                Err(why.into())
+                Err(self.still_mounted(why))
             }
         }
     }
+}
+
+impl Machine {
+    fn still_mounted(&self, why: UnmountError) -> UmountFailure {
+        let UnmountError::Busy(busy) = why else {
+            return UmountFailure::Unmount(why);
+        };
+        let holder = busy.page.and_then(|page| self.holder_of(page.pfn));
+        UmountFailure::Busy { busy, holder }
+    }
+
+    /// Who has pinned the folio that begins at this frame, where the shell knows.
+    pub fn holder_of(&self, head: Pfn) -> Option<String> {
+        let pgmap = self.device_of(head)?.pgmap()?;
+        let size = pgmap.folio(head).map_or(PageSize::Size4K, |f| f.size());
+        self.holders.of_folio(head, size.pages())
+    }
+}
+
+/// How a message names a holder, if there is one.
+pub(super) fn held_by(holder: &Option<String>) -> String {
+    let name = holder.as_ref();
+    name.map_or_else(String::new, |name| alloc::format!(", held by {name}"))
 }
 
 fn backing(device: &Device) -> Result<Backing, MountFailure> {

@@ -8,12 +8,12 @@
 //!   system go at the end. The wait in between holds no lock.
 //! - One removal of a device works at a time.
 
+use super::mount::held_by;
 use super::{Fs, Machine};
 use crate::pmem::{Device, DeviceState};
 use alloc::string::String;
 use alloc::sync::Arc;
-use fs::{HeldPage, RemovalError, remove_pgmap};
-use mm::addr::PageSize;
+use fs::{RemovalError, remove_pgmap};
 use mm::pgmap::{Pgmap, PgmapError};
 use mm::sync::{Wait, now_us};
 use thiserror::Error;
@@ -45,12 +45,6 @@ pub enum RemoveFailure {
     },
 }
 
-fn held_by(holder: &Option<String>) -> String {
-    holder
-        .as_ref()
-        .map_or_else(String::new, |h| alloc::format!(", held by {h}"))
-}
-
 /// Why a device was not brought back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AddFailure {
@@ -75,14 +69,14 @@ impl Machine {
     ) -> Result<Removed, RemoveFailure> {
         let begun = now_us();
         let Some(turn) = device.begin_removal() else {
-            return Err(self.unfinished(device, RemovalError::UnderWay));
+            return Err(self.unfinished(RemovalError::UnderWay));
         };
         let (pgmap, fs) = self.mark(device)?;
         let done = match &fs {
             Some(fs) => fs.remove_device(wait),
             None => remove_pgmap(&pgmap, wait),
         };
-        done.map_err(|error| self.unfinished(device, error))?;
+        done.map_err(|error| self.unfinished(error))?;
         let file_system = fs.is_some();
         // The file system's last user but commands that still hold it: outside of the lock.
         let gone = self.let_go(device);
@@ -109,19 +103,12 @@ impl Machine {
         mounted.take_if(|m| m.device == device.name)
     }
 
-    fn unfinished(&self, device: &Device, error: RemovalError) -> RemoveFailure {
+    fn unfinished(&self, error: RemovalError) -> RemoveFailure {
         let holder = match &error {
-            RemovalError::Held { page, .. } => self.holder_of(device, page),
+            RemovalError::Held { page, .. } => self.holder_of(page.pfn),
             RemovalError::Inside { .. } | RemovalError::UnderWay => None,
         };
         RemoveFailure::Unfinished { error, holder }
-    }
-
-    fn holder_of(&self, device: &Device, page: &HeldPage) -> Option<String> {
-        let pgmap = device.pgmap();
-        let folio = pgmap.as_ref().and_then(|p| p.folio(page.pfn));
-        let pages = folio.map_or(PageSize::Size4K, |f| f.size()).pages();
-        self.holders.of_folio(page.pfn, pages)
     }
 
     /// Brings a removed device back, with a new pgmap; its bytes are as they were left.

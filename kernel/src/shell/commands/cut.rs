@@ -10,7 +10,6 @@ use alloc::vec;
 use dax::layout::{BreakEvent, BreakReport, How};
 use fs::TruncateReport;
 use fs::error::TruncateError;
-use mm::addr::PageSize;
 use mm::sync::Wait;
 
 const HELP: &str = "A page that is pinned is waited for, holding no lock; `retries` counts how often it was found so.\n\
@@ -82,10 +81,7 @@ fn holder(machine: &Machine, error: &TruncateError) -> Option<String> {
     let TruncateError::Break(e) = error else {
         return None;
     };
-    let head = e.held().pfn;
-    let pgmap = machine.device_of(head)?.pgmap()?;
-    let size = pgmap.folio(head).map_or(PageSize::Size4K, |f| f.size());
-    machine.holders.of_folio(head, size.pages())
+    machine.holder_of(e.held().pfn)
 }
 
 /// Says what happens to leases, as it happens.

@@ -140,12 +140,12 @@ failure! {
         MountFailure::Mounted => "already_mounted",
         MountFailure::NoDevice => "removed",
         MountFailure::Mount(MountError::Superblocks { .. }) => "no_file_system",
-        MountFailure::Mount(MountError::OutOfMemory(_)) | MountFailure::OutOfMemory(_) => "out_of_memory",
+        MountFailure::Mount(MountError::OutOfMemory(_)) | MountFailure::OutOfMemory(_) | MountFailure::Thread(_) => "out_of_memory",
         MountFailure::Mount(_) => "corrupt",
     };
     UmountFailure => |e| match e {
         UmountFailure::NotMounted => "not_mounted",
-        UmountFailure::Unmount(UnmountError::Busy(_) | UnmountError::InUse) => "busy",
+        UmountFailure::Busy { .. } | UmountFailure::Unmount(UnmountError::Busy(_) | UnmountError::InUse) => "busy",
         UmountFailure::Unmount(UnmountError::Change(e)) => e.kind(),
     };
     AddFailure => |e| match e {

@@ -1,0 +1,154 @@
+//! The inodes in use, by number.
+//!
+//! An inode with a name is kept by the table itself, so "nobody uses it" is "the only user is the table's". When its last name goes,
+//! the table lets go of it as a user and keeps only the [`Vnode`]: from then on the last drop of an [`Inode`] is the end of all use, for
+//! good. Nobody becomes a user of an orphan but through another user, which [`Weak::upgrade`] decides in one step: either a look-up
+//! by number finds it alive, or it is over and the number leads nowhere.
+//!
+//! The table's spin lock is held for a look or a change. What is taken out is dropped without it.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+
+use dax::pmem::Pmem;
+use mm::sync::SpinLock;
+
+use crate::inode::{Inode, Vnode};
+use crate::layout::Ino;
+
+enum Entry<P: Pmem> {
+    Named(Arc<Inode<P>>),
+    Orphan(Arc<Vnode<P>>, Weak<Inode<P>>),
+}
+
+impl<P: Pmem> Entry<P> {
+    fn vnode(&self) -> &Arc<Vnode<P>> {
+        match self {
+            Self::Named(inode) => inode.vnode(),
+            Self::Orphan(vnode, _) => vnode,
+        }
+    }
+
+    fn user(&self) -> Option<Arc<Inode<P>>> {
+        match self {
+            Self::Named(inode) => Some(inode.clone()),
+            Self::Orphan(_, user) => user.upgrade(),
+        }
+    }
+
+    /// Whether anybody besides the table uses it.
+    fn is_used(&self) -> bool {
+        match self {
+            Self::Named(inode) => Arc::strong_count(inode) > 1,
+            Self::Orphan(_, user) => user.strong_count() > 0,
+        }
+    }
+}
+
+/// What the table knows of a number.
+pub(crate) enum Known<P: Pmem> {
+    /// It is in use.
+    Used(Arc<Inode<P>>),
+    /// An orphan whose last user is gone.
+    Over,
+    /// Nothing.
+    Absent,
+}
+
+/// The table.
+pub(crate) struct Table<P: Pmem>(SpinLock<BTreeMap<Ino, Entry<P>>>);
+
+impl<P: Pmem> Table<P> {
+    pub const fn new() -> Self {
+        Self(SpinLock::new(BTreeMap::new()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    pub fn find(&self, ino: Ino) -> Known<P> {
+        match self.0.lock().get(&ino) {
+            None => Known::Absent,
+            Some(entry) => entry.user().map_or(Known::Over, Known::Used),
+        }
+    }
+
+    /// Adds an inode that is not there. Takes memory.
+    pub fn insert(&self, inode: Arc<Inode<P>>) {
+        let old = self.0.lock().insert(inode.ino(), Entry::Named(inode));
+        debug_assert!(old.is_none(), "an inode is in memory once");
+    }
+
+    /// The last name of `ino` is gone: the table is no user of it any more. Takes no memory. The caller holds a user of its own.
+    pub fn orphan(&self, ino: Ino) {
+        let mut table = self.0.lock();
+        if let Some(entry) = table.get_mut(&ino)
+            && let Entry::Named(inode) = entry
+        {
+            let weak = Entry::Orphan(inode.vnode().clone(), Arc::downgrade(inode));
+            let named = core::mem::replace(entry, weak);
+            drop(table);
+            drop(named);
+        }
+    }
+
+    /// An orphan whose last user is gone.
+    pub fn is_over(&self, ino: Ino) -> Option<Arc<Vnode<P>>> {
+        let table = self.0.lock();
+        let entry = table.get(&ino)?;
+        (!entry.is_used()).then(|| entry.vnode().clone())
+    }
+
+    /// Takes an inode out. Takes no memory.
+    pub fn remove(&self, ino: Ino) {
+        // Dropped without the lock.
+        let _entry = self.0.lock().remove(&ino);
+    }
+
+    /// Takes all out.
+    pub fn clear(&self) {
+        // Dropped without the lock.
+        let _all = core::mem::take(&mut *self.0.lock());
+    }
+
+    /// The first inode from `from` on.
+    pub fn from(&self, from: Ino) -> Option<Arc<Vnode<P>>> {
+        let table = self.0.lock();
+        let entry = table.range(from..).next();
+        entry.map(|(_, entry)| entry.vnode().clone())
+    }
+
+    /// The first inode from `from` on that somebody uses.
+    pub fn user_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
+        let table = self.0.lock();
+        table.range(from..).find_map(|(_, entry)| entry.user())
+    }
+
+    /// An inode that somebody besides the table uses, or for which `or` holds.
+    pub fn first_used(&self, or: impl Fn(&Vnode<P>) -> bool) -> Option<Arc<Vnode<P>>> {
+        let table = self.0.lock();
+        let used = table.values().find(|e| e.is_used() || or(e.vnode()));
+        used.map(|entry| entry.vnode().clone())
+    }
+
+    /// Takes out an inode with a name that nobody uses and for which `wanted` holds, if there are more than `keep`.
+    pub fn take_unused(
+        &self,
+        keep: usize,
+        wanted: impl Fn(&Vnode<P>) -> bool,
+    ) -> Option<Arc<Inode<P>>> {
+        let mut table = self.0.lock();
+        if table.len() <= keep {
+            return None;
+        }
+        let unused = |entry: &&Entry<P>| {
+            matches!(entry, Entry::Named(_)) && !entry.is_used() && wanted(entry.vnode())
+        };
+        let ino = table.values().find(unused)?.vnode().ino();
+        match table.remove(&ino)? {
+            Entry::Named(inode) => Some(inode),
+            Entry::Orphan(..) => None,
+        }
+    }
+}
