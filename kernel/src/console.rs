@@ -1,7 +1,7 @@
 //! The serial ports: COM1 is the console, COM2 the control port of the tests.
 //!
-//! Output is polled. A port's lock is held, with interrupts off, for one piece of at most [`PIECE`] bytes, so that short lines of two threads do
-//! not mix. A port that does not answer swallows its output: a machine without one still runs. Bytes go out as they are (no
+//! Output is polled. Formatted text goes out whole: who prints holds the port's turn, with interrupts off, so that the lines of two
+//! CPUs do not mix. The lock of the device itself is held for one piece of at most [`PIECE`] bytes. A port that does not answer swallows its output: a machine without one still runs. Bytes go out as they are (no
 //! carriage returns are added).
 //!
 //! Input comes by interrupt into a ring, from which [`Port::read`] takes it. A full ring turns the port's interrupt off
@@ -38,6 +38,8 @@ pub struct Port {
     base: u16,
     isa_irq: u8,
     device: Once<Option<IrqLock<Device>>>,
+    /// Held by who prints.
+    turn: IrqLock<()>,
     arrived: WaitQueue,
 }
 
@@ -101,6 +103,7 @@ impl Port {
             base,
             isa_irq,
             device: Once::new(),
+            turn: IrqLock::new(()),
             arrived: WaitQueue::new(),
         }
     }
@@ -123,8 +126,13 @@ impl Port {
         }
     }
 
-    /// Prints formatted text.
+    /// Prints formatted text, nothing in between. Formatting it must not print.
     pub fn print(&self, args: fmt::Arguments<'_>) {
+        let _turn = self.turn.lock();
+        self.print_in_turn(args);
+    }
+
+    fn print_in_turn(&self, args: fmt::Arguments<'_>) {
         let mut writer = Buffered {
             port: self,
             piece: ArrayVec::new(),
@@ -175,14 +183,17 @@ impl Port {
         }
     }
 
-    /// Breaks the lock that a panicking thread may have left held. For the panic handler alone.
+    /// Breaks the locks that a panicking thread, or one on a CPU that was stopped, may have left held. For the panic handler alone.
     ///
     /// # Safety
     /// No other code may use the port at the same time.
     pub(crate) unsafe fn break_open(&self) {
         if let Some(Some(device)) = self.device.get() {
             // SAFETY: the caller says that nobody else runs.
-            unsafe { device.break_open() };
+            unsafe {
+                device.break_open();
+                self.turn.break_open();
+            }
         }
     }
 }
@@ -229,8 +240,9 @@ pub fn print(args: fmt::Arguments<'_>) {
 /// Prints lines that are no command's output (the log, a panic) to the console, each beginning with `mark` and none in the
 /// middle of another line.
 pub(crate) fn print_aside(mark: &str, args: fmt::Arguments<'_>) {
+    let _turn = CONSOLE.turn.lock();
     let start = if CONSOLE.line_begun() { "\n" } else { "" };
-    CONSOLE.print(format_args!("{start}{}\n", Marked { mark, args }));
+    CONSOLE.print_in_turn(format_args!("{start}{}\n", Marked { mark, args }));
 }
 
 /// Text with a mark at the beginning of each line.

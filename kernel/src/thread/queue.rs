@@ -155,15 +155,30 @@ pub(super) fn clear_idle(cpu: usize) {
 }
 
 /// Whether the CPU has nothing to run, as a hint.
-pub(super) fn is_idle(cpu: usize) -> bool {
+fn is_idle(cpu: usize) -> bool {
     // Relaxed: a hint.
     IDLE.load(Ordering::Relaxed) >> cpu & 1 == 1
 }
 
-/// A CPU that has nothing to run, the first behind `from`, as a hint.
-pub(super) fn an_idle_one(from: usize) -> Option<usize> {
-    // Relaxed: a hint.
-    let mask = IDLE.load(Ordering::Relaxed);
-    let next = mask.rotate_right(from as u32);
-    (mask != 0).then(|| (from + next.trailing_zeros() as usize) % MAX_CPUS)
+/// Whether the CPU had nothing to run; from now on it counts as having something, for the caller is about to give it that and poke it. It counts
+/// as idle again when it has looked at its queue and found nothing.
+pub(super) fn claim(cpu: usize) -> bool {
+    // SeqCst: as in `set_idle`; of two who claim a CPU one has it.
+    is_idle(cpu) && IDLE.fetch_and(!(1 << cpu), Ordering::SeqCst) >> cpu & 1 == 1
+}
+
+/// Claims a CPU that has nothing to run, the first behind `from`.
+pub(super) fn claim_one(from: usize) -> Option<usize> {
+    loop {
+        // Relaxed: a hint.
+        let mask = IDLE.load(Ordering::Relaxed);
+        if mask == 0 {
+            return None;
+        }
+        let next = mask.rotate_right(from as u32).trailing_zeros() as usize;
+        let cpu = (from + next) % u64::BITS as usize;
+        if claim(cpu) {
+            return Some(cpu);
+        }
+    }
 }

@@ -23,8 +23,8 @@
 //! A waker adds to a queue and then interrupts its CPU, unless `resched` says that somebody has asked already. A CPU clears `resched` and
 //! then looks at its queue, with interrupts off until it sleeps: an interrupt that came after the look ends the sleep at once. `resched`
 //! set by the CPU for itself holds until its next trap, at the latest the end of the slice, for the timer is armed when somebody waits.
-//! A woken thread goes home if that CPU is idle, else to an idle CPU, else home. If a CPU went idle just as a thread was queued elsewhere, the
-//! tick at the end of the slice there wakes it to steal.
+//! A woken thread goes home if that CPU is idle, else to an idle CPU, else home; the idle CPU is claimed by that, so that the next goes elsewhere. A thread that was preempted, or that was queued just as another CPU went
+//! idle, is offered: the switch, or the tick at the end of the slice, wakes an idle CPU to steal.
 //!
 //! Round robin in each queue: a thread runs until it parks, ends, or has used its slice of [`SLICE_NS`] while another is ready. The timer
 //! is armed for the earlier of the slice's end (only if somebody else is ready) and the first deadline of a thread that parked on this CPU; an
@@ -41,7 +41,7 @@ use alloc::sync::Arc;
 use core::arch::naked_asm;
 use core::mem::ManuallyDrop;
 use core::ptr;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use mm::addr::Pfn;
 use mm::addr::PhysAddr;
@@ -72,6 +72,8 @@ struct Local {
     armed_ns: AtomicU64,
     /// The thread whose stack was just left.
     leaving: AtomicUsize,
+    /// It is in this CPU's queue, and may go elsewhere.
+    left_ready: AtomicBool,
 }
 
 static LOCALS: [Local; MAX_CPUS] = [const {
@@ -81,6 +83,7 @@ static LOCALS: [Local; MAX_CPUS] = [const {
         earliest_us: AtomicU64::new(NEVER),
         armed_ns: AtomicU64::new(NEVER),
         leaving: AtomicUsize::new(0),
+        left_ready: AtomicBool::new(false),
     }
 }; MAX_CPUS];
 
@@ -269,10 +272,14 @@ fn place(slot: usize) -> usize {
     let home = t.home.load(Ordering::Relaxed);
     // Acquire: pairs with the Release in `arrived`; its registers are saved, so another CPU may have it.
     let stays = t.on_cpu.load(Ordering::Acquire) || t.pinned.load(Ordering::Relaxed) != ANYWHERE;
-    if stays || queue::is_idle(home) {
+    if stays {
+        queue::clear_idle(home);
         return home;
     }
-    queue::an_idle_one(home).unwrap_or(home)
+    if queue::claim(home) {
+        return home;
+    }
+    queue::claim_one(home).unwrap_or(home)
 }
 
 /// Lets the next ready thread run, if there is one.
@@ -299,7 +306,7 @@ pub(super) fn tick() {
     {
         // Relaxed: this CPU's own flag, read when this interrupt ends.
         cpu::this().resched.store(true, Ordering::Relaxed);
-        if let Some(other) = queue::an_idle_one(me) {
+        if let Some(other) = queue::claim_one(me) {
             cpu::poke(other);
         }
     } else {
@@ -388,6 +395,9 @@ fn reschedule(again: Option<usize>) {
         .store(now + SLICE_NS, Ordering::Relaxed);
     arm(now);
     if next != prev {
+        // Relaxed, both: this CPU's own, and a field that never changes.
+        let may_go = again.is_some() && THREADS[prev].pinned.load(Ordering::Relaxed) == ANYWHERE;
+        LOCALS[me].left_ready.store(may_go, Ordering::Relaxed);
         switch_to(me, prev, next, now);
     }
 }
@@ -422,7 +432,8 @@ fn root_of(slot: usize) -> Pfn {
 
 /// The first act after a switch, on the new stack: the thread that was left is free for others.
 fn arrived() {
-    let prev = &THREADS[LOCALS[me()].leaving.load(Ordering::Relaxed)];
+    let local = &LOCALS[me()];
+    let prev = &THREADS[local.leaving.load(Ordering::Relaxed)];
     // SAFETY: every x86_64 CPU has the instruction. What it is for: see the module head.
     unsafe { core::arch::x86_64::_mm_sfence() };
     // Relaxed: set by this CPU.
@@ -431,6 +442,12 @@ fn arrived() {
     prev.on_cpu.store(false, Ordering::Release);
     if ended {
         prev.retire();
+    }
+    // A preempted thread need not wait here while another CPU sleeps.
+    if local.left_ready.load(Ordering::Relaxed)
+        && let Some(idle) = queue::claim_one(me())
+    {
+        cpu::poke(idle);
     }
 }
 

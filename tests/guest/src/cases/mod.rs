@@ -8,5 +8,6 @@ mod harness;
 mod machine;
 mod pmem;
 mod served_faults;
+mod smp;
 mod threads;
 mod truncate;
