@@ -199,24 +199,34 @@ impl RefCount {
 
     /// Adds `n` pins if an entry maps the folio; says whether it did. For gup without locks: an entry that was read holds a mapping's
     /// reference, so a mapped half of 0 says that the entry is on its way out. Refuses also what [`RefCount::try_pin`] refuses.
+    ///
+    /// Starts from a guess of the count, mostly that of the page before: one compare-and-exchange and no look at it first.
     #[inline]
-    pub(crate) fn pin_mapped(&self, n: u32) -> bool {
-        let mut seen = self.0.load(Ordering::Relaxed);
+    pub(crate) fn pin_mapped(&self, n: u32, guess: &mut Guess) -> bool {
+        let add = PIN * u64::from(n);
+        // SeqCst: as in `try_pin`. A guess is a count that can be pinned, so only such a one is exchanged.
+        let tried =
+            self.0
+                .compare_exchange(guess.0, guess.0 + add, Ordering::SeqCst, Ordering::Relaxed);
+        tried.is_ok() || tried.is_err_and(|seen| self.pin_mapped_from(seen, add, guess))
+    }
+
+    #[cold]
+    fn pin_mapped_from(&self, mut seen: u64, add: u64, guess: &mut Guess) -> bool {
         loop {
             // The lower half as a signed number: 0 is not mapped, and below 0 is a claim.
-            if seen as i32 <= 0 {
+            let Some(next) = seen.checked_add(add).filter(|_| seen as i32 > 0) else {
                 return false;
-            }
-            let (next, over) = seen.overflowing_add(PIN * u64::from(n));
-            if over {
-                return false;
-            }
+            };
             // SeqCst: as in `try_pin`.
             match self
                 .0
-                .compare_exchange_weak(seen, next, Ordering::SeqCst, Ordering::Relaxed)
+                .compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed)
             {
-                Ok(_) => return true,
+                Ok(_) => {
+                    *guess = Guess::pinnable(seen);
+                    return true;
+                }
                 Err(now) => seen = now,
             }
         }
@@ -233,24 +243,56 @@ impl RefCount {
     }
 
     /// Drops `n` mappings, at most 2^31 - 1; returns the word left, 0 when it is idle.
-    #[inline]
     pub(crate) fn drop_mappings(&self, n: u32) -> u64 {
-        self.subtract(u64::from(n), |raw| raw as i32 >= n as i32)
+        self.subtract(u64::from(n), self.raw())
     }
 
     /// Drops `n` pins; returns the word left, 0 when it is idle.
-    #[inline]
     pub(crate) fn drop_pins(&self, n: u32) -> u64 {
-        self.subtract(PIN * u64::from(n), |raw| raw >= PIN * u64::from(n))
+        self.subtract(PIN * u64::from(n), self.raw())
     }
 
+    /// Drops one mapping, or one pin; says whether the count is idle now. Starts from a guess, as [`RefCount::pin_mapped`].
     #[inline]
-    fn subtract(&self, what: u64, enough: impl Fn(u64) -> bool) -> u64 {
-        let mut seen = self.0.load(Ordering::Relaxed);
+    pub(crate) fn drop_one(&self, guess: &mut Drop1) -> bool {
+        // AcqRel: as in `subtract`.
+        let tried = self.0.compare_exchange(
+            guess.from,
+            guess.from - guess.what,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        match tried {
+            Ok(_) => guess.from == guess.what,
+            Err(seen) => self.drop_one_from(seen, guess),
+        }
+    }
+
+    #[cold]
+    fn drop_one_from(&self, seen: u64, guess: &mut Drop1) -> bool {
+        let Ok(left) = self.try_subtract(guess.what, seen) else {
+            return false;
+        };
+        guess.from = left + guess.what;
+        left == 0
+    }
+
+    fn raw(&self) -> u64 {
+        // Relaxed: a first guess; the exchange decides.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn subtract(&self, what: u64, seen: u64) -> u64 {
+        let (Ok(left) | Err(left)) = self.try_subtract(what, seen);
+        left
+    }
+
+    /// Ok: what is left. Err: what is there, which is less than `what`.
+    fn try_subtract(&self, what: u64, mut seen: u64) -> Result<u64, u64> {
         loop {
-            if !enough(seen) {
+            if !covers(seen, what) {
                 debug_assert!(false, "count underflow: {}", Counts::from_raw(seen));
-                return seen;
+                return Err(seen);
             }
             // AcqRel: Release hands the holder's accesses to whoever sees the lower count; Acquire takes those of the other
             // holders, for the one who reaches 0 and reports the page idle.
@@ -260,11 +302,56 @@ impl RefCount {
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return seen - what,
+                Ok(_) => return Ok(seen - what),
                 Err(now) => seen = now,
             }
         }
     }
+}
+
+/// Whether the count holds as much as `what`, which is some mappings or some pins.
+fn covers(seen: u64, what: u64) -> bool {
+    match what >> 32 {
+        0 => i64::from(seen as i32) >= what as i64,
+        pins => seen >> 32 >= pins && seen & CLAIM == 0,
+    }
+}
+
+/// What the count of the next page of a run probably is: always one that can be pinned (mapped, no claim, fewer than 2^31 pins).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guess(u64);
+
+impl Guess {
+    /// Mapped once.
+    pub(crate) const fn once() -> Self {
+        Self(1)
+    }
+
+    /// What pages were whose count was `seen` and could be pinned; unless it nears its limit.
+    fn pinnable(seen: u64) -> Self {
+        if seen >> 63 == 0 {
+            Self(seen)
+        } else {
+            Self::ONCE
+        }
+    }
+}
+
+/// One mapping or one pin to be dropped from each page of a run, and what the count of the next probably is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drop1 {
+    what: u64,
+    from: u64,
+}
+
+impl Drop1 {
+    /// A mapping, probably the only reference.
+    pub(crate) const MAPPING: Self = Self { what: 1, from: 1 };
+    /// A pin, probably of a page mapped once.
+    pub(crate) const PIN: Self = Self {
+        what: PIN,
+        from: PIN + 1,
+    };
 }
 
 /// A half of the count is full.

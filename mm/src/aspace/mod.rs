@@ -348,7 +348,7 @@ impl AddressSpace {
     pub(crate) fn section<R>(&self, f: impl FnOnce(Walk<'_>) -> R) -> Option<R> {
         irq_off(|| {
             let here = self.translations.runs_here();
-            here.then(|| f(Walk::new(&self.list, self.translations.table())))
+            here.then(|| f(Walk::new(&self.list, &self.translations)))
         })
     }
 }

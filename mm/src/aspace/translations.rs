@@ -29,7 +29,7 @@ use super::range::{Access, VaRange};
 use super::sink::Installed;
 use crate::addr::{PageSize, Pfn, VirtAddr};
 use crate::mem::OutOfMemory;
-use crate::sync::atomic::AtomicU32;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use crate::sync::{SpinLock, irq_off};
 use crate::table::{
     self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe, Stretch,
@@ -53,6 +53,8 @@ pub struct Translations {
     window: VaRange,
     tlb: Arc<dyn Tlb>,
     writers: SpinLock<()>,
+    /// Odd while entries are cleared or write-protected, under `writers`; see `Clearing`.
+    clears: AtomicU64,
     flushing: AtomicU32,
     /// Lent to one gather at a time.
     room: Room,
@@ -69,6 +71,29 @@ pub struct Mapped {
     pub writable: bool,
     /// Whether the entry holds a reference on the page.
     pub counted: bool,
+}
+
+/// A change that takes something away is under way: `Translations::clears` is odd while this lives. Made and dropped under the page-table
+/// lock. Walkers that read the same even number before and after know that nothing was taken away, without a look at each entry.
+struct Clearing<'a>(&'a AtomicU64);
+
+impl<'a> Clearing<'a> {
+    fn begin(clears: &'a AtomicU64) -> Self {
+        // Relaxed: only the holder of the lock writes.
+        clears.store(clears.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // Release, before the entries are changed: a walker that reads a changed entry reads this number too. The walker's fence is the
+        // one between its pins and its second reading.
+        fence(Ordering::Release);
+        Self(clears)
+    }
+}
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        // Release: pairs with the Acquire in `Translations::clears`; who reads this number sees the entries as they are now.
+        self.0
+            .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
 }
 
 /// What a try at installing an entry came to.
@@ -123,6 +148,7 @@ impl Translations {
             window,
             tlb,
             writers,
+            clears: AtomicU64::new(0),
             flushing,
             room,
         }
@@ -175,6 +201,12 @@ impl Translations {
         self.tlb.runs_on(self.table.root())
     }
 
+    /// The number of changes that took something away so far, twice; odd while one is under way.
+    pub(super) fn clears(&self) -> u64 {
+        // Acquire: pairs with the Release that ends `Clearing`.
+        self.clears.load(Ordering::Acquire)
+    }
+
     /// The page table, for walks with interrupts off.
     pub(super) fn table(&self) -> &Tables {
         &self.table
@@ -207,6 +239,7 @@ impl Translations {
     /// Clears entries from `at` on, under one hold of the lock, until the gather is full or enough places were seen. Says where to go on.
     fn clear_some(&self, mut at: u64, end: u64, gather: &mut MmuGather<'_>) -> u64 {
         let _writers = self.writers.lock();
+        let _clearing = Clearing::begin(&self.clears);
         let mut seen = 0;
         while at < end && seen < SCAN && !gather.is_full() {
             let stretch = self.table.stretch(VirtAddr::new(at));
@@ -239,12 +272,15 @@ impl Translations {
         while at < end {
             at = self.protect_some(at, end, &mut changed);
         }
+        // SeqCst: pairs with the fence in gup; who cleans the pages then reads their pins, or gup reads the entries as they are now.
+        fence(Ordering::SeqCst);
         self.flush_for_others(range, &flushing, changed);
     }
 
     /// Write-protects entries from `at` on, under one hold of the lock. Says where to go on.
     fn protect_some(&self, mut at: u64, end: u64, changed: &mut Span) -> u64 {
         let _writers = self.writers.lock();
+        let _clearing = Clearing::begin(&self.clears);
         let mut seen = 0;
         while at < end && seen < SCAN {
             let step = match self.table.probe(VirtAddr::new(at)) {
@@ -321,6 +357,7 @@ impl Translations {
             return Placed::Done(Installed::Present);
         }
         let flushing = Flushing::begin(&self.flushing);
+        let _clearing = Clearing::begin(&self.clears);
         Placed::Displaced(Displaced::take(va, &leaf, flushing))
     }
 

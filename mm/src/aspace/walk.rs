@@ -5,11 +5,11 @@
     reason = "looks at mappings and pgmaps that only the section keeps"
 )]
 
+use super::translations::Translations;
 use super::vma::{Seen, VmaList};
 use crate::addr::VirtAddr;
 use crate::pgmap::{Peeked, peek_pgmap};
-use crate::table::{Leaf, PageTable, PageTableMem, Stretch};
-use alloc::sync::Arc;
+use crate::table::{Leaf, Stretch};
 
 /// One section with interrupts off on a CPU that runs on the address space; see `AddressSpace::section`, which alone makes it.
 ///
@@ -18,12 +18,22 @@ use alloc::sync::Arc;
 /// reference, and with it its metadata and its pgmap, which outlives its references. Page tables are freed only after `Tlb::quiesce`.
 pub(crate) struct Walk<'s> {
     list: &'s VmaList,
-    table: &'s PageTable<Arc<dyn PageTableMem>>,
+    translations: &'s Translations,
 }
 
 impl<'s> Walk<'s> {
-    pub(super) fn new(list: &'s VmaList, table: &'s PageTable<Arc<dyn PageTableMem>>) -> Self {
-        Self { list, table }
+    pub(super) fn new(list: &'s VmaList, translations: &'s Translations) -> Self {
+        Self { list, translations }
+    }
+
+    /// The number of clears so far; see [`Walk::no_clears_since`].
+    pub(crate) fn clears(&self) -> u64 {
+        self.translations.clears()
+    }
+
+    /// Whether no entry of the address space was cleared or write-protected since `before` was read. After a SeqCst fence.
+    pub(crate) fn no_clears_since(&self, before: u64) -> bool {
+        before.is_multiple_of(2) && self.translations.clears() == before
     }
 
     /// The mapping that covers `va`; None also while the list is being changed.
@@ -39,7 +49,7 @@ impl<'s> Walk<'s> {
 
     /// What stands from `va` on.
     pub(crate) fn stretch(&self, va: VirtAddr) -> Stretch<'s> {
-        self.table.stretch(va)
+        self.translations.table().stretch(va)
     }
 
     /// The pgmap of the page that the leaf, which was seen present in this section and counts, maps at `va`.

@@ -4,10 +4,11 @@
 //! on again; the next section goes on. Nothing is allocated inside: room is made before. Steps, in order:
 //!
 //! 1. this CPU runs on the address space's root, or the slow path is taken;
-//! 2. the mapping is found in the list, with the list's version;
+//! 2. the number of clears is read, and the mapping found in the list, with the list's version;
 //! 3. entries are read and their folios pinned: each by one compare-and-swap, which fails where no entry maps the folio;
 //! 4. a SeqCst fence;
-//! 5. every entry is read again, and the list's version. One difference, and all pins of the section are undone.
+//! 5. the number of clears is read again; if entries of this address space were cleared or write-protected meanwhile, anywhere, each
+//!    entry is read again. So is the list's version. One difference, and all pins of the section are undone.
 //! 6. the mapping's object and the pgmap are kept by one `Arc` each.
 //!
 //! **Why nothing vanishes under the walker** stands at `Walk`: mappings and the references of entries go only after a flush of the
@@ -15,6 +16,10 @@
 //!
 //! **Why a pin is right.** Steps 3–5 against clear–fence–count of the zap are Dekker's pair: if the zap's caller read the count before
 //! the pin, the fences make step 5 see the clear. So a pin that stays is seen by everyone who cleared its entry and counts.
+//!
+//! **The number of clears** ([`Translations`](crate::aspace)) is a sequence lock around every change that takes something away: odd while
+//! entries are cleared, one hold of the page-table lock at a time. Even and the same before the first entry was read and after the
+//! fence: no entry was cleared in between; and what had been cleared before, the reading of the number (Acquire) makes visible.
 //!
 //! **Why it is this mapping's page.** The entry may belong to a later mapping of the same address only if the list changed before
 //! that entry was filled; who reads the entry (Acquire) then reads a newer version in step 5. So the object of step 2 is the page's.
@@ -26,7 +31,7 @@ use super::{between, stats};
 use crate::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use crate::aspace::{AddressSpace, Prot, Walk};
 use crate::mem::OutOfMemory;
-use crate::page::Page;
+use crate::page::{Guess, Page};
 use crate::pgmap::Peeked;
 use crate::sparse::Section;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
@@ -95,6 +100,7 @@ fn section(
     write: bool,
     pinned: &mut PinnedPages,
 ) -> u64 {
+    let before = walk.clears();
     let Some(seen) = walk.vma(at) else {
         return 0;
     };
@@ -117,7 +123,7 @@ fn section(
     between::pinning_and_reading();
     // SeqCst: pairs with the fence of a zap between the clear and the reading of the counts (`MmuGather::finish`).
     fence(Ordering::SeqCst);
-    if !(taken.pieces.iter().all(Piece::is_unchanged) && walk.is_current(&seen)) {
+    if !(taken.is_unchanged(walk, before) && walk.is_current(&seen)) {
         return taken.undo();
     }
     taken.keep(pinned, &seen.vma.object)
@@ -131,7 +137,7 @@ impl<'s> Taken<'s> {
         if let Some(Section::Folio { head, start, size }) = self.look(walk, leaf, at, write) {
             let pages = pages.min(left).min(start.get() + size.pages() - pfn.get());
             between::reading_and_pinning();
-            if head.refs().pin_mapped(pages as u32) {
+            if head.refs().pin_mapped(pages as u32, &mut Guess::once()) {
                 self.pieces.push(Piece {
                     slots: core::slice::from_ref(leaf.slot),
                     first: leaf.entry,
@@ -199,6 +205,11 @@ impl<'s> Taken<'s> {
         pgmap.get().section(pfn)
     }
 
+    /// Whether every entry is what it was: at once, if none of the address space was cleared or write-protected since `before`.
+    fn is_unchanged(&self, walk: &Walk<'_>, before: u64) -> bool {
+        walk.no_clears_since(before) || self.pieces.iter().all(Piece::is_unchanged)
+    }
+
     /// Drops the pins. The entries' references, which last as long as the section, keep the pgmap.
     #[cold]
     fn undo(&self) -> u64 {
@@ -211,7 +222,7 @@ impl<'s> Taken<'s> {
     }
 
     /// Hands the pins over. Says how many pages they are.
-    fn keep(self, pinned: &mut PinnedPages, object: &super::Object) -> u64 {
+    fn keep(&self, pinned: &mut PinnedPages, object: &super::Object) -> u64 {
         let (Some(pgmap), false) = (self.pgmap, self.pieces.is_empty()) else {
             return 0;
         };
@@ -239,7 +250,7 @@ fn pin_run(slots: &[AtomicU64], first: Entry, section: Section<'_>) -> usize {
             let inside = start.get() + size.pages() - first.pfn(PageSize::Size4K).get();
             let slots = &slots[..slots.len().min(inside as usize)];
             let n = continued(slots, first.bits());
-            if head.refs().pin_mapped(n as u32) {
+            if head.refs().pin_mapped(n as u32, &mut Guess::once()) {
                 n
             } else {
                 0
@@ -249,19 +260,23 @@ fn pin_run(slots: &[AtomicU64], first: Entry, section: Section<'_>) -> usize {
 }
 
 /// The hot loop: one page, one compare-and-swap.
-#[inline]
 fn pin_each(slots: &[AtomicU64], first: u64, pages: &[Page]) -> usize {
     let mut expected = first;
-    let mut n = 0;
-    for (slot, page) in slots.iter().zip(pages) {
+    let mut guess = Guess::once();
+    let mut slots = slots.iter();
+    let all = slots.len().min(pages.len());
+    let pages = &pages[..all];
+    for (n, page) in pages.iter().enumerate() {
         // Acquire: as for the first entry.
-        if slot.load(Ordering::Acquire) != expected || !page.refs().pin_mapped(1) {
-            break;
+        let same = slots
+            .next()
+            .is_some_and(|s| s.load(Ordering::Acquire) == expected);
+        if !same || !page.refs().pin_mapped(1, &mut guess) {
+            return n;
         }
         expected = expected.wrapping_add(PAGE_SIZE);
-        n += 1;
     }
-    n
+    all
 }
 
 /// How many entries continue `first`, itself included.

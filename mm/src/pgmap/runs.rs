@@ -5,7 +5,7 @@
 
 use super::{Folio, LifePolicy, PAGE_WAITERS, Pgmap};
 use crate::addr::{PageSize, Pfn};
-use crate::page::Page;
+use crate::page::{Drop1, Page};
 use crate::sparse::Section;
 use crate::trace::{self, Kind, What};
 
@@ -17,8 +17,15 @@ enum Drops {
 }
 
 impl Drops {
+    /// For one page after the other.
+    const fn one(self) -> Drop1 {
+        match self {
+            Self::Mappings => Drop1::MAPPING,
+            Self::Pins => Drop1::PIN,
+        }
+    }
+
     /// Drops `n`; says whether the count is 0 now.
-    #[inline]
     fn from(self, page: &Page, n: u32) -> bool {
         match self {
             Self::Mappings => page.refs().drop_mappings(n) == 0,
@@ -98,10 +105,11 @@ impl<L: LifePolicy> Pgmap<L> {
         n
     }
 
-    #[inline]
+    /// The hot loop: one page, one compare-and-exchange.
     fn drop_pages(&self, first: Pfn, pages: &[Page], what: Drops) {
+        let mut one = what.one();
         for (n, page) in pages.iter().enumerate() {
-            if what.from(page, 1) {
+            if page.refs().drop_one(&mut one) {
                 self.rested_at(first, n, page);
             }
         }
