@@ -197,12 +197,12 @@ impl RefCount {
         }
     }
 
-    /// Adds `n` pins if an entry maps the folio; says whether it did. For gup without locks: an entry that was read holds a mapping's
+    /// Adds the pins of `guess` if an entry maps the folio; says whether it did. For gup without locks: an entry that was read holds a mapping's
     /// reference, so a mapped half of 0 says that the entry is on its way out. Refuses also what [`RefCount::try_pin`] refuses.
     ///
     /// Starts from a guess of the count, mostly that of the page before: one compare-and-exchange and no look at it first.
     #[inline]
-    pub(crate) fn pin_mapped(&self, n: u32, guess: &mut Guess) -> bool {
+    pub(crate) fn pin_mapped(&self, guess: &mut Guess) -> bool {
         let add = PIN * u64::from(n);
         // SeqCst: as in `try_pin`. A guess is a count that can be pinned, so only such a one is exchanged.
         let tried =
@@ -224,7 +224,7 @@ impl RefCount {
                 .compare_exchange(seen, next, Ordering::SeqCst, Ordering::Relaxed)
             {
                 Ok(_) => {
-                    *guess = Guess::pinnable(seen);
+                    guess.learn(seen);
                     return true;
                 }
                 Err(now) => seen = now,
@@ -258,22 +258,27 @@ impl RefCount {
         // AcqRel: as in `subtract`.
         let tried = self.0.compare_exchange(
             guess.from,
-            guess.from - guess.what,
+            guess.to,
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
         match tried {
-            Ok(_) => guess.from == guess.what,
+            Ok(_) => guess.to == 0,
             Err(seen) => self.drop_one_from(seen, guess),
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn drop_one_from(&self, seen: u64, guess: &mut Drop1) -> bool {
-        let Ok(left) = self.try_subtract(guess.what, seen) else {
+        let what = guess.from - guess.to;
+        let Ok(left) = self.try_subtract(what, seen) else {
             return false;
         };
-        guess.from = left + guess.what;
+        *guess = Drop1 {
+            from: left + what,
+            to: left,
+        };
         left == 0
     }
 
@@ -317,22 +322,27 @@ fn covers(seen: u64, what: u64) -> bool {
     }
 }
 
-/// What the count of the next page of a run probably is: always one that can be pinned (mapped, no claim, fewer than 2^31 pins).
+/// Some pins to be taken on each page of a run, and what the count of the next probably is: always one that can be pinned (mapped, no
+/// claim, room for the pins).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Guess(u64);
+pub(crate) struct Guess {
+    from: u64,
+    to: u64,
+}
 
 impl Guess {
-    /// Mapped once.
-    pub(crate) const fn once() -> Self {
-        Self(1)
+    /// `n` pins, at most 2^31, on pages probably mapped once.
+    pub(crate) fn pins(n: u32) -> Self {
+        let to = 1 + PIN * u64::from(n);
+        Self { from: 1, to }
     }
 
-    /// What pages were whose count was `seen` and could be pinned; unless it nears its limit.
-    fn pinnable(seen: u64) -> Self {
+    /// The last page had this count, and could be pinned.
+    fn learn(&mut self, seen: u64) {
+        let add = self.to - self.from;
         if seen >> 63 == 0 {
-            Self(seen)
-        } else {
-            Self::ONCE
+            self.from = seen;
+            self.to = seen + add;
         }
     }
 }
@@ -340,17 +350,17 @@ impl Guess {
 /// One mapping or one pin to be dropped from each page of a run, and what the count of the next probably is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drop1 {
-    what: u64,
     from: u64,
+    to: u64,
 }
 
 impl Drop1 {
     /// A mapping, probably the only reference.
-    pub(crate) const MAPPING: Self = Self { what: 1, from: 1 };
+    pub(crate) const MAPPING: Self = Self { from: 1, to: 0 };
     /// A pin, probably of a page mapped once.
     pub(crate) const PIN: Self = Self {
-        what: PIN,
         from: PIN + 1,
+        to: 1,
     };
 }
 

@@ -137,7 +137,7 @@ impl<'s> Taken<'s> {
         if let Some(Section::Folio { head, start, size }) = self.look(walk, leaf, at, write) {
             let pages = pages.min(left).min(start.get() + size.pages() - pfn.get());
             between::reading_and_pinning();
-            if head.refs().pin_mapped(pages as u32, &mut Guess::once()) {
+            if head.refs().pin_mapped(&mut Guess::pins(pages as u32)) {
                 self.pieces.push(Piece {
                     slots: core::slice::from_ref(leaf.slot),
                     first: leaf.entry,
@@ -250,7 +250,7 @@ fn pin_run(slots: &[AtomicU64], first: Entry, section: Section<'_>) -> usize {
             let inside = start.get() + size.pages() - first.pfn(PageSize::Size4K).get();
             let slots = &slots[..slots.len().min(inside as usize)];
             let n = continued(slots, first.bits());
-            if head.refs().pin_mapped(n as u32, &mut Guess::once()) {
+            if head.refs().pin_mapped(&mut Guess::pins(n as u32)) {
                 n
             } else {
                 0
@@ -259,24 +259,18 @@ fn pin_run(slots: &[AtomicU64], first: Entry, section: Section<'_>) -> usize {
     }
 }
 
-/// The hot loop: one page, one compare-and-swap.
+/// The hot loop: one page, one compare-and-swap. Says how many pages were pinned.
 fn pin_each(slots: &[AtomicU64], first: u64, pages: &[Page]) -> usize {
     let mut expected = first;
-    let mut guess = Guess::once();
-    let mut slots = slots.iter();
-    let all = slots.len().min(pages.len());
-    let pages = &pages[..all];
-    for (n, page) in pages.iter().enumerate() {
+    let mut one = Guess::pins(1);
+    for (slot, page) in slots.iter().zip(pages) {
         // Acquire: as for the first entry.
-        let same = slots
-            .next()
-            .is_some_and(|s| s.load(Ordering::Acquire) == expected);
-        if !same || !page.refs().pin_mapped(1, &mut guess) {
-            return n;
+        if slot.load(Ordering::Acquire) != expected || !page.refs().pin_mapped(&mut one) {
+            break;
         }
         expected = expected.wrapping_add(PAGE_SIZE);
     }
-    all
+    (expected.wrapping_sub(first) / PAGE_SIZE) as usize
 }
 
 /// How many entries continue `first`, itself included.
