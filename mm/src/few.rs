@@ -23,12 +23,17 @@ impl<T, const N: usize> Few<T, N> {
     }
 
     /// How many elements can be pushed.
+    #[inline]
     pub(crate) fn room(&self) -> usize {
         self.near.remaining_capacity() + self.far.capacity() - self.far.len()
     }
 
     /// Makes room for `more` elements.
+    #[inline]
     pub(crate) fn reserve(&mut self, more: usize) -> Result<(), OutOfMemory> {
+        if more <= self.room() {
+            return Ok(());
+        }
         let far = more.saturating_sub(self.near.remaining_capacity());
         self.far.try_reserve(far).map_err(|_| OutOfMemory)
     }

@@ -203,16 +203,17 @@ impl RefCount {
     /// Starts from a guess of the count, mostly that of the page before: one compare-and-exchange and no look at it first.
     #[inline]
     pub(crate) fn pin_mapped(&self, guess: &mut Guess) -> bool {
-        let add = PIN * u64::from(n);
         // SeqCst: as in `try_pin`. A guess is a count that can be pinned, so only such a one is exchanged.
         let tried =
             self.0
-                .compare_exchange(guess.0, guess.0 + add, Ordering::SeqCst, Ordering::Relaxed);
-        tried.is_ok() || tried.is_err_and(|seen| self.pin_mapped_from(seen, add, guess))
+                .compare_exchange(guess.from, guess.to, Ordering::SeqCst, Ordering::Relaxed);
+        tried.is_ok() || tried.is_err_and(|seen| self.pin_mapped_from(seen, guess))
     }
 
     #[cold]
-    fn pin_mapped_from(&self, mut seen: u64, add: u64, guess: &mut Guess) -> bool {
+    #[inline(never)]
+    fn pin_mapped_from(&self, mut seen: u64, guess: &mut Guess) -> bool {
+        let add = guess.to - guess.from;
         loop {
             // The lower half as a signed number: 0 is not mapped, and below 0 is a claim.
             let Some(next) = seen.checked_add(add).filter(|_| seen as i32 > 0) else {
@@ -256,12 +257,9 @@ impl RefCount {
     #[inline]
     pub(crate) fn drop_one(&self, guess: &mut Drop1) -> bool {
         // AcqRel: as in `subtract`.
-        let tried = self.0.compare_exchange(
-            guess.from,
-            guess.to,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
+        let tried =
+            self.0
+                .compare_exchange(guess.from, guess.to, Ordering::AcqRel, Ordering::Relaxed);
         match tried {
             Ok(_) => guess.to == 0,
             Err(seen) => self.drop_one_from(seen, guess),

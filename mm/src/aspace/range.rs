@@ -38,7 +38,8 @@ impl VaRange {
 
     /// The first address after the range.
     pub fn end(self) -> VirtAddr {
-        VirtAddr::new(self.start.as_u64() + self.bytes())
+        // `new` has made sure that it is canonical: nothing is cut off.
+        VirtAddr::new_truncate(self.start.as_u64() + self.bytes())
     }
 
     /// The number of pages, never 0.

@@ -128,7 +128,9 @@ impl Leaf<'_> {
     /// The frame that maps `va`, which must be an address that this leaf maps.
     pub fn pfn_at(&self, va: VirtAddr) -> Pfn {
         let offset = va.as_u64() & (self.size.bytes() - 1);
-        Pfn::from_phys(self.entry.pfn(self.size).phys() + offset)
+        let phys = self.entry.pfn(self.size).phys().as_u64() | offset;
+        // An entry holds at most 52 bits of address: nothing is cut off.
+        Pfn::from_phys(PhysAddr::new_truncate(phys))
     }
 
     /// Whether the entry still is what the walk saw.
