@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::bench::Bench;
 use crate::host_fs::FsCommand;
@@ -53,6 +54,9 @@ struct RunOptions {
     #[arg(long, global = true, value_name = "LEVEL", default_value = "warn",
           value_parser = ["off", "error", "warn", "info", "debug", "trace"])]
     log: String,
+    /// With exec: records what happens to pages and writes it to F, one JSON object a line.
+    #[arg(long, global = true, value_name = "F")]
+    trace: Option<PathBuf>,
     /// An optimised kernel; the default.
     #[arg(long, global = true, conflicts_with = "debug")]
     release: bool,
@@ -101,10 +105,21 @@ impl Cli {
     /// Reads a command line, the program's name first. Ends the process with code 2 when it is wrong, with 0 when it asked for help.
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Self {
         let (ours, raw) = split(words);
-        Self {
+        let cli = Self {
             raw,
             ..Self::parse_from(ours)
+        };
+        cli.check().unwrap_or_else(|e| e.exit());
+        cli
+    }
+
+    /// Refuses what the definition of the command line cannot tell.
+    fn check(&self) -> Result<(), clap::Error> {
+        let exec = matches!(self.command, Some(Command::Exec(_)));
+        if exec || self.run.trace.is_none() {
+            return Ok(());
         }
+        Err(Self::command().error(ErrorKind::MissingRequiredArgument, "--trace needs exec"))
     }
 
     /// Does what it says.
@@ -147,6 +162,7 @@ impl Cli {
             limit,
             gdb: self.run.gdb,
             log: self.run.log.clone(),
+            trace: self.run.trace.clone(),
             raw: self.raw.clone(),
         }
     }
@@ -194,7 +210,7 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::{Cli, Command};
-    use clap::{CommandFactory, Parser};
+    use clap::{CommandFactory as _, Parser};
 
     #[test]
     fn the_definition_is_sound() {
@@ -211,6 +227,14 @@ mod tests {
             assert_eq!(cli.machine.cpus, 2);
             assert!(matches!(cli.command, Some(Command::Exec(_))));
         }
+    }
+
+    #[test]
+    fn a_trace_is_of_a_script() {
+        let check = |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().check();
+        assert!(check("holdfast --trace f exec nfit").is_ok());
+        assert!(check("holdfast exec nfit --trace f").is_ok());
+        assert!(check("holdfast --trace f shell").is_err());
     }
 
     #[test]

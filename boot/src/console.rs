@@ -1,6 +1,7 @@
 //! Keeps the output of `exec`'s commands apart from everything else on the first serial port (see [`protocol::console`]).
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 
 use protocol::console::Line;
 
@@ -9,6 +10,7 @@ use protocol::console::Line;
 pub struct Sorter<O, N> {
     output: O,
     notes: N,
+    trace: Option<BufWriter<File>>,
     line: Vec<u8>,
     state: State,
 }
@@ -26,9 +28,15 @@ impl<O: Write, N: Write> Sorter<O, N> {
         Self {
             output,
             notes,
+            trace: None,
             line: Vec::new(),
             state: State::Before,
         }
+    }
+
+    /// The lines of the event trace go to `trace`, instead of nowhere.
+    pub fn with_trace(self, trace: Option<BufWriter<File>>) -> Self {
+        Self { trace, ..self }
     }
 
     /// Takes the next bytes; passes on each line as soon as it is whole.
@@ -55,6 +63,9 @@ impl<O: Write, N: Write> Sorter<O, N> {
         if !self.line.is_empty() {
             self.take(b"\n")?;
         }
+        if let Some(trace) = &mut self.trace {
+            trace.flush()?;
+        }
         match self.state {
             State::After { status } => Ok(status),
             _ => Ok(None),
@@ -67,6 +78,11 @@ impl<O: Write, N: Write> Sorter<O, N> {
             Line::Begin => self.state = State::Within,
             Line::End(status) => self.state = State::After { status },
             Line::Log(text) => writeln!(self.notes, "{text}")?,
+            Line::Trace(text) => {
+                if let Some(trace) = &mut self.trace {
+                    writeln!(trace, "{text}")?;
+                }
+            }
             Line::Text(_) if self.state == State::Within => write_line(&mut self.output, line)?,
             Line::Text(_) => write_line(&mut self.notes, line)?,
         }
@@ -102,6 +118,12 @@ mod tests {
             assert_eq!(notes, b"BIOS\nwarn: w\nbye\n");
             assert_eq!(status, Some(1));
         }
+    }
+
+    #[test]
+    fn the_trace_goes_to_its_own_place_wherever_it_stands() {
+        let (output, notes, _) = sort(b"\x03{0}\n\x01BEGIN\na\n\x03{1}\n\x01END 0\n", 7);
+        assert_eq!((output, notes), (b"a\n".to_vec(), Vec::new()));
     }
 
     #[test]

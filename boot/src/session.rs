@@ -1,8 +1,9 @@
 //! One run of the kernel: from the options to an exit code.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write, stderr, stdin, stdout};
-use std::path::Path;
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write, stderr, stdin, stdout};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -51,6 +52,8 @@ pub struct Session {
     pub gdb: bool,
     /// The kernel's log level.
     pub log: String,
+    /// Where the event trace of a script goes.
+    pub trace: Option<PathBuf>,
     /// The user's own words to QEMU.
     pub raw: Vec<OsString>,
 }
@@ -86,11 +89,20 @@ impl Session {
             .filter(|_| !self.gdb)
             .map(|limit| Instant::now() + limit);
         match self.task {
-            Task::Exec(_) => exec(qemu, deadline, output),
+            Task::Exec(_) => exec(qemu, deadline, output, self.trace_file()?),
             Task::Shell => interact(qemu, deadline),
             Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
             Task::Tour => show(qemu, deadline, |bytes| bytes),
         }
+    }
+
+    /// The file for the event trace, empty.
+    fn trace_file(&self) -> Result<Option<BufWriter<File>>> {
+        let open = |path: &PathBuf| {
+            let file = File::create(path).with_context(|| path.display().to_string());
+            file.map(BufWriter::new)
+        };
+        self.trace.as_ref().map(open).transpose()
     }
 
     /// Puts the command line and the script into the machine's fw_cfg.
@@ -104,6 +116,7 @@ impl Session {
             mode,
             then_shell: stdin().is_terminal(),
             log: &self.log,
+            trace: self.trace.is_some(),
         };
         add_file(machine, fw_cfg::CMDLINE, &line.to_string())?;
         match &self.task {
@@ -197,8 +210,13 @@ fn feed(mut qemu: Qemu, deadline: Option<Instant>) -> Result<Outcome> {
 }
 
 /// Passes on the commands' output alone; everything else goes to standard error.
-fn exec(mut qemu: Qemu, deadline: Option<Instant>, output: impl Write) -> Result<Outcome> {
-    let mut sorter = Sorter::new(output, stderr());
+fn exec(
+    mut qemu: Qemu,
+    deadline: Option<Instant>,
+    output: impl Write,
+    trace: Option<BufWriter<File>>,
+) -> Result<Outcome> {
+    let mut sorter = Sorter::new(output, stderr()).with_trace(trace);
     let end = loop {
         match qemu.next(deadline)? {
             Event::Output(bytes) => sorter.take(&bytes)?,

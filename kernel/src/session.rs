@@ -4,12 +4,14 @@ use crate::console::CONSOLE;
 use crate::exit::ExitCode;
 use crate::machine::Machine;
 use crate::shell::edit::{Terminal, read_lines};
-use crate::shell::{LineSink, run, run_script};
-use crate::{cmdline, fw_cfg};
+use crate::shell::json::to_json;
+use crate::shell::{LineSink, Value, run, run_script};
+use crate::{cmdline, fw_cfg, trace};
 use alloc::sync::Arc;
+use mm::mem::OutOfMemory;
 use mm::sync::{SpinLock, Wait};
 use protocol::cmdline::Mode;
-use protocol::console::{BEGIN, END};
+use protocol::console::{BEGIN, END, TRACE};
 
 /// Runs the session; what it returns becomes the machine's exit code.
 pub fn main() -> ExitCode {
@@ -67,6 +69,10 @@ fn interact(machine: &Arc<Machine>, sink: &Arc<dyn LineSink>) -> bool {
 /// Runs the script that the host handed over, its output between two marks.
 fn exec(machine: &Arc<Machine>, sink: &Arc<dyn LineSink>) -> bool {
     let script = fw_cfg::read_text(fw_cfg::SCRIPT);
+    let traced = cmdline().trace;
+    if traced && trace::start().is_err() {
+        log::error!("no memory for the event trace");
+    }
     sink.line(BEGIN);
     let ok = match script {
         Ok(script) => run_script(machine, &script, sink),
@@ -75,8 +81,23 @@ fn exec(machine: &Arc<Machine>, sink: &Arc<dyn LineSink>) -> bool {
             false
         }
     };
+    if traced {
+        hand_over_trace(sink);
+    }
     sink.line(&alloc::format!("{END} {}", u8::from(!ok)));
     ok
+}
+
+/// Every event that the rings hold, as a line that is not output.
+fn hand_over_trace(sink: &Arc<dyn LineSink>) {
+    mm::trace::stop();
+    match mm::trace::last(usize::MAX, |_| true) {
+        Ok(events) => events.iter().for_each(|event| {
+            let json = to_json(&Value::Object(trace::fields(event)));
+            sink.line(&alloc::format!("{TRACE}{json}"));
+        }),
+        Err(OutOfMemory) => log::error!("no memory for the list of events"),
+    }
 }
 
 /// Whole lines to the console.

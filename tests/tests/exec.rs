@@ -24,6 +24,8 @@ mod pmem;
 mod reboot;
 #[path = "exec/script.rs"]
 mod script;
+#[path = "exec/selftest.rs"]
+mod selftest;
 #[path = "exec/shell.rs"]
 mod shell;
 #[path = "exec/story.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         leases::CASES,
         machines::CASES,
         files::CASES,
+        selftest::CASES,
     ];
     let trials = lists
         .concat()

@@ -8,6 +8,7 @@
 //! | `mode=bench` | run the benchmarks and end |
 //! | `then=shell`, `then=exit` | after a tour without errors: the shell, or the end (the default) |
 //! | `log=off`, `error`, `warn`, `info`, `debug`, `trace` | the log level; the default is `warn` |
+//! | `trace=on`, `trace=off` | with `mode=exec`: record events from the start, and hand them over at the end of the script |
 //!
 //! A word that nobody knows is reported to the caller and otherwise ignored: an older kernel boots with a newer driver.
 
@@ -62,6 +63,8 @@ pub struct CommandLine<'a> {
     pub then_shell: bool,
     /// The log level's name, for the `log` crate's own parser.
     pub log: &'a str,
+    /// Whether events are recorded and handed over.
+    pub trace: bool,
 }
 
 impl Default for CommandLine<'_> {
@@ -70,6 +73,7 @@ impl Default for CommandLine<'_> {
             mode: Mode::default(),
             then_shell: false,
             log: "warn",
+            trace: false,
         }
     }
 }
@@ -91,6 +95,8 @@ impl<'a> CommandLine<'a> {
             ("mode", name) => self.mode = Mode::parse(name)?,
             ("then", "shell") => self.then_shell = true,
             ("then", "exit") => self.then_shell = false,
+            ("trace", "on") => self.trace = true,
+            ("trace", "off") => self.trace = false,
             ("log", level @ ("off" | "error" | "warn" | "info" | "debug" | "trace")) => {
                 self.log = level
             }
@@ -103,6 +109,8 @@ impl<'a> CommandLine<'a> {
 impl fmt::Display for CommandLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let then = if self.then_shell { "shell" } else { "exit" };
-        write!(f, "mode={} then={then} log={}", self.mode, self.log)
+        let trace = if self.trace { "on" } else { "off" };
+        let Self { mode, log, .. } = self;
+        write!(f, "mode={mode} then={then} log={log} trace={trace}")
     }
 }

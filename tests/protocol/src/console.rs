@@ -12,6 +12,9 @@ pub const END: &str = "\u{1}END";
 /// What a line starts with that is not output.
 pub const LOG: char = '\u{2}';
 
+/// What a line of the event trace starts with: one JSON object follows. Not output either.
+pub const TRACE: char = '\u{3}';
+
 /// What a whole line, without its line end, is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -21,6 +24,8 @@ pub enum Line<'a> {
     End(Option<u8>),
     /// A line of the log, without its mark.
     Log(&'a str),
+    /// A line of the event trace, without its mark.
+    Trace(&'a str),
     /// Anything else.
     Text(&'a str),
 }
@@ -35,6 +40,8 @@ impl<'a> Line<'a> {
             Self::End(status.trim().parse().ok())
         } else if let Some(text) = line.strip_prefix(LOG) {
             Self::Log(text)
+        } else if let Some(text) = line.strip_prefix(TRACE) {
+            Self::Trace(text)
         } else {
             Self::Text(line)
         }

@@ -41,6 +41,7 @@ fn a_command_line_comes_back_and_unknown_words_are_told() {
         mode: Mode::Exec,
         then_shell: true,
         log: "debug",
+        trace: true,
     };
     let text = format!("{line} colour=blue then=dinner");
     let mut unknown = Vec::new();

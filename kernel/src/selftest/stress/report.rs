@@ -26,8 +26,8 @@ impl Before {
         }
     }
 
-    /// Adds what the kernel has counted since.
-    pub fn add_to(&self, tally: &Tally) {
+    /// Takes over what the kernel has counted since.
+    pub fn tell(&self, tally: &Tally) {
         let (gup, cpus) = (mm::gup::stats(), stats::totals());
         let rest = [
             (
@@ -47,7 +47,7 @@ impl Before {
             (Count::Orphans, trace::count(Kind::OrphanEnd)),
             (Count::Evictions, trace::count(Kind::Evict)),
         ];
-        rest.iter().for_each(|(count, n)| tally.add(*count, *n));
+        rest.iter().for_each(|(count, n)| tally.set(*count, *n));
     }
 }
 

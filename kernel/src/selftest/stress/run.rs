@@ -18,6 +18,8 @@ use mm::sync::now_us;
 
 /// The longest round, in seconds.
 const ROUND_S: u64 = 5;
+/// A run in which something has not happened yet goes on to so many times its length.
+const MORE: u64 = 4;
 
 /// How it is to run.
 #[derive(Clone, Copy, Debug)]
@@ -42,15 +44,20 @@ pub fn run(machine: &Arc<Machine>, options: Options, out: &Out) -> Result<(), St
     let run = Run::new(machine.clone(), device, disk(machine), options.seed)?;
     let (run, begun, before) = (Arc::new(run), now_us(), Before::now());
     trace::start()?;
-    let rounds = all(&run, options)?;
+    let has = Has {
+        cpus: cpu::online(),
+        spaces: 3,
+        disk: run.disk.is_some(),
+    };
+    let nothing_missing = || {
+        before.tell(&run.tally);
+        run.tally.missing(has).next().is_none()
+    };
+    let rounds = all(&run, options, nothing_missing)?;
     mm::trace::stop();
-    before.add_to(&run.tally);
+    before.tell(&run.tally);
     let end = End {
-        has: Has {
-            cpus: cpu::online(),
-            spaces: 3,
-            disk: run.disk.is_some(),
-        },
+        has,
         took_us: now_us().saturating_sub(begun),
         rounds,
     };
@@ -60,17 +67,21 @@ pub fn run(machine: &Arc<Machine>, options: Options, out: &Out) -> Result<(), St
     report::print(&run, &end, out)
 }
 
-/// Rounds of equal length, at least two: one of each kind.
-fn all(run: &Arc<Run>, options: Options) -> Result<u64, StressError> {
-    let rounds = options.seconds.div_ceil(ROUND_S).max(2);
-    let us = options.seconds * 1_000_000 / rounds;
-    for number in 0..rounds {
-        if run.court.has_stopped() {
+/// Rounds of equal length, at least two: one of each kind. More, up to [`MORE`] times as many, as long as something has not happened yet.
+fn all(
+    run: &Arc<Run>,
+    options: Options,
+    nothing_missing: impl Fn() -> bool,
+) -> Result<u64, StressError> {
+    let planned = options.seconds.div_ceil(ROUND_S).max(2);
+    let us = options.seconds * 1_000_000 / planned;
+    for number in 0..planned * MORE {
+        if run.court.has_stopped() || number >= planned && nothing_missing() {
             return Ok(number);
         }
         rounds::run(run, number, us, options.force || number > 0)?;
     }
-    Ok(rounds)
+    Ok(planned * MORE)
 }
 
 fn device(machine: &Machine) -> Result<&'static Device, StressError> {

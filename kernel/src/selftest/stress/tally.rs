@@ -138,6 +138,11 @@ impl Tally {
         self.0[count as usize].fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Takes over what somebody else has counted.
+    pub fn set(&self, count: Count, n: u64) {
+        self.0[count as usize].store(n, Ordering::Relaxed);
+    }
+
     /// How many.
     #[must_use]
     pub fn get(&self, count: Count) -> u64 {
