@@ -42,6 +42,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use mm::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use mm::tlb::Tlb;
+use mm::trace::{self, Kind, What};
 use x86_64::instructions::{interrupts, tlb as cpu_tlb};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -224,6 +225,7 @@ fn ask(me: usize, targets: u64, request: Request) {
     members(targets).for_each(|cpu| {
         // AcqRel: pairs with the swap in `answer`.
         if CPUS[cpu].inbox.fetch_or(1 << me, Ordering::AcqRel) == 0 {
+            trace::note(Kind::IpiSent, || What::value(cpu as u64));
             cpu::interrupt(cpu, crate::irq::SHOOTDOWN_VECTOR);
         }
     });
@@ -257,6 +259,10 @@ fn serve(me: usize, slot: &Slot) {
         end: slot.end.load(Ordering::Relaxed),
     };
     request.apply(me);
+    trace::note(Kind::IpiAnswered, || {
+        let bytes = request.end.wrapping_sub(request.start);
+        What::value(bytes).at(VirtAddr::new_truncate(request.start))
+    });
     // Release: pairs with the Acquire in `ask`; the slot may be filled anew from now on.
     slot.waiting.fetch_and(!(1 << me), Ordering::Release);
 }

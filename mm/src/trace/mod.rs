@@ -116,7 +116,7 @@ kinds! {
     Evict = "evict",
     /// An inter-processor interrupt for a TLB flush was sent; the CPU that gets it.
     IpiSent = "ipi_sent",
-    /// A TLB flush was done for another CPU.
+    /// A TLB flush was done for another CPU, or only the point of quiescence was passed; bytes.
     IpiAnswered = "ipi_answered",
     /// A program's own remark; its meaning is the program's.
     Mark = "mark",
