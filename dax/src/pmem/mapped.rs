@@ -293,28 +293,73 @@ unsafe fn copy_out(to: *mut u8, from: *mut u8, len: usize) {
     }
 }
 
+/// Words that one turn of the streaming loops stores: a cache line.
+const TURN: usize = 8;
+
 /// Copies `words` words to pmem past the caches.
 ///
 /// # Safety
 /// `to` is a multiple of 8; both ranges are valid and do not overlap.
 unsafe fn stream_words(to: *mut u8, from: *const u8, words: usize) {
-    if words == 0 {
+    let whole = words - words % TURN;
+    // SAFETY: by the caller's promise, each for its part.
+    unsafe {
+        stream_turns(to, from, whole / TURN);
+        for i in whole..words {
+            let word = from.add(i * 8).cast::<u64>().read_unaligned();
+            stream_word(to.add(i * 8), word);
+        }
+    }
+}
+
+/// Stores one word past the caches.
+///
+/// # Safety
+/// `to` is a multiple of 8, and the word is valid.
+unsafe fn stream_word(to: *mut u8, word: u64) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        asm!("movnti [{to}], {word}", to = in(reg) to, word = in(reg) word, options(nostack, preserves_flags));
+    }
+}
+
+/// Copies `turns` times [`TURN`] words.
+///
+/// # Safety
+/// As [`stream_words`].
+unsafe fn stream_turns(to: *mut u8, from: *const u8, turns: usize) {
+    if turns == 0 {
         return;
     }
-    // SAFETY: by the caller's promise; the loop runs `words` times.
+    // SAFETY: by the caller's promise; the loop runs `turns` times.
     unsafe {
         asm!(
             "2:",
-            "mov {word}, [{from}]",
-            "movnti [{to}], {word}",
-            "add {from}, 8",
-            "add {to}, 8",
-            "dec {count}",
+            "mov {a}, [{from}]",
+            "mov {b}, [{from} + 8]",
+            "movnti [{to}], {a}",
+            "movnti [{to} + 8], {b}",
+            "mov {a}, [{from} + 16]",
+            "mov {b}, [{from} + 24]",
+            "movnti [{to} + 16], {a}",
+            "movnti [{to} + 24], {b}",
+            "mov {a}, [{from} + 32]",
+            "mov {b}, [{from} + 40]",
+            "movnti [{to} + 32], {a}",
+            "movnti [{to} + 40], {b}",
+            "mov {a}, [{from} + 48]",
+            "mov {b}, [{from} + 56]",
+            "movnti [{to} + 48], {a}",
+            "movnti [{to} + 56], {b}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "dec {turns}",
             "jnz 2b",
-            word = out(reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
             from = inout(reg) from => _,
             to = inout(reg) to => _,
-            count = inout(reg) words => _,
+            turns = inout(reg) turns => _,
             options(nostack),
         );
     }
@@ -325,20 +370,40 @@ unsafe fn stream_words(to: *mut u8, from: *const u8, words: usize) {
 /// # Safety
 /// `to` is a multiple of 8 and the range is valid.
 unsafe fn stream_zeros(to: *mut u8, words: usize) {
-    if words == 0 {
+    let whole = words - words % TURN;
+    // SAFETY: by the caller's promise, each for its part.
+    unsafe {
+        stream_zero_turns(to, whole / TURN);
+        (whole..words).for_each(|i| stream_word(to.add(i * 8), 0));
+    }
+}
+
+/// Zeroes `turns` times [`TURN`] words.
+///
+/// # Safety
+/// As [`stream_zeros`].
+unsafe fn stream_zero_turns(to: *mut u8, turns: usize) {
+    if turns == 0 {
         return;
     }
-    // SAFETY: by the caller's promise; the loop runs `words` times.
+    // SAFETY: by the caller's promise; the loop runs `turns` times.
     unsafe {
         asm!(
             "2:",
             "movnti [{to}], {zero}",
-            "add {to}, 8",
-            "dec {count}",
+            "movnti [{to} + 8], {zero}",
+            "movnti [{to} + 16], {zero}",
+            "movnti [{to} + 24], {zero}",
+            "movnti [{to} + 32], {zero}",
+            "movnti [{to} + 40], {zero}",
+            "movnti [{to} + 48], {zero}",
+            "movnti [{to} + 56], {zero}",
+            "add {to}, 64",
+            "dec {turns}",
             "jnz 2b",
             zero = in(reg) 0_u64,
             to = inout(reg) to => _,
-            count = inout(reg) words => _,
+            turns = inout(reg) turns => _,
             options(nostack),
         );
     }

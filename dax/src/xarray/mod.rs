@@ -310,29 +310,33 @@ impl XArray {
         if range.is_empty() || range.start >> root.shift >= SLOTS as u64 {
             return None;
         }
-        let found = self.seek_below(root.node, root.shift, 0, range.start, mark)?;
+        let found = self.seek_below(root.node, root.shift, 0, range, mark)?;
         (found.base < range.end).then_some(found)
     }
 
-    /// The first entry at or after `from` in the subtree whose first index is `base`. Recursion: at most [`LEVELS`] deep.
+    /// The first entry that covers an index of `range` in the subtree whose first index is `base`. Looks at no slot behind the range, for a
+    /// fault asks for a range of one page. Recursion: at most [`LEVELS`] deep.
     fn seek_below(
         &self,
         number: u32,
         shift: u32,
         base: u64,
-        from: u64,
+        range: &Range<u64>,
         mark: Option<Mark>,
     ) -> Option<Found> {
         let node = self.pool.get(number)?;
-        let first = node.head(slot_of(from.max(base), shift)).0;
+        let first = node.head(slot_of(range.start.max(base), shift)).0;
         for at in first..SLOTS {
+            let below = base + ((at as u64) << shift);
+            if below >= range.end {
+                return None;
+            }
             if mark.is_some_and(|m| !node.marked(at, m)) {
                 continue;
             }
-            let below = base + ((at as u64) << shift);
             let found = match node.slot(at) {
                 Slot::Child(child) => {
-                    self.seek_below(child, shift.checked_sub(BITS)?, below, from, mark)
+                    self.seek_below(child, shift.checked_sub(BITS)?, below, range, mark)
                 }
                 Slot::Entry(packed) => Found::at(below, packed),
                 Slot::Nothing | Slot::Sibling(_) => None,
