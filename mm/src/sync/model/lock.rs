@@ -108,7 +108,7 @@ impl RawLock {
         use core::sync::atomic::Ordering::{Acquire, Relaxed};
         // Acquire pairs with the Release of the guard's drop; shuttle does not look at either.
         let taken = self.0.compare_exchange(false, true, Acquire, Relaxed);
-        taken.is_ok().then_some(RawGuard(self))
+        taken.is_ok().then(|| RawGuard(self))
     }
 }
 
