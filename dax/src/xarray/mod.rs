@@ -36,6 +36,8 @@
 
 mod batch;
 mod lock;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod node;
 mod pool;
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -62,7 +64,7 @@ const LEVELS: usize = 9;
 /// Indices are less than this. (A file of 2^66 bytes: no bound in practice.)
 pub const INDEX_END: u64 = 1 << (LEVELS as u32 * BITS);
 /// Void walks before a reader takes the lock.
-const READ_TRIES: u32 = 16;
+const READ_TRIES: u32 = if cfg!(loom) { 2 } else { 16 };
 
 /// A map from page index to [`Entry`].
 pub struct XArray {

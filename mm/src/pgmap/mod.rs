@@ -420,5 +420,7 @@ fn note_owner(kind: Kind, folio: &Folio<'_>, owner: Owner) {
     trace::note(kind, || what.file(owner.inode, owner.index));
 }
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -146,6 +146,27 @@ fn wake_all_is_not_lost() {
     no_wake_up_is_lost(WaitQueue::wake_all);
 }
 
+/// Who changes many conditions at once looks first whether anybody waits at all.
+#[test]
+fn a_look_for_waiters_misses_none() {
+    check(THREE, || {
+        let shared = Arc::new((WaitTable::new(), AtomicU32::new(0)));
+        let waker = {
+            let shared = shared.clone();
+            spawn(move || {
+                shared.1.store(1, Ordering::Relaxed);
+                if !shared.0.nobody_waits() {
+                    shared.0.wake_all(5);
+                }
+            })
+        };
+        let come = || shared.1.load(Ordering::Relaxed) == 1;
+        assert_eq!(shared.0.wait_until(5, come, &Wait::forever()), Ok(()));
+        waker.join().unwrap();
+        assert!(shared.0.nobody_waits());
+    });
+}
+
 /// Two items and two wakes for two waiters: a wake that its waiter does not need goes to the other.
 #[test]
 fn wakes_are_passed_on() {

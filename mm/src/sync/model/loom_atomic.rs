@@ -168,9 +168,12 @@ macro_rules! wrapped {
             }
 
             pub fn get_mut(&mut self) -> &mut $value {
-                let now = self.load(Ordering::Relaxed);
-                self.tag = real::AtomicU64::new(0);
-                *self.start.get_mut() = now;
+                if let Some(atom) = Atom::taken(&self.tag) {
+                    // A read-modify-write reads the last value; nobody else is there to order it against.
+                    let now = self.value(atom.fetch_add(0, Ordering::Relaxed));
+                    *self.start.get_mut() = now;
+                    self.tag = real::AtomicU64::new(0);
+                }
                 self.start.get_mut()
             }
 

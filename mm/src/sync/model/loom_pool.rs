@@ -110,6 +110,12 @@ impl Atom {
         let at = place(tag, pool.number, &pool.atoms_used, pool.atoms.len());
         Some(Self { pool, at })
     }
+
+    /// As [`Atom::of`], but `None` too when ours has not been used in this execution.
+    pub(super) fn taken(tag: &AtomicU64) -> Option<Self> {
+        let current = u64::from(pool()?.number);
+        (tag.load(Relaxed) >> 32 == current).then(|| Self::of(tag))?
+    }
 }
 
 impl Deref for Atom {
