@@ -97,7 +97,12 @@ fn fill(run: &Arc<Run>, fs: Arc<Fs>) -> Result<Arc<Round>, StressError> {
         slots: (0..small + large).map(|_| SpinLock::new(None)).collect(),
         large,
         spaces: spaces()?,
-        progress: progress.map(|(_, name)| Progress::new(name)).collect(),
+        progress: progress
+            .map(|(job, n)| Progress::new(format!("{} {n}", job.name())))
+            .collect(),
+        duels: (0..workers::duels(cpu::online()))
+            .map(|_| Arc::default())
+            .collect(),
         stop: AtomicBool::new(false),
     };
     // The large one first, while there are large pages.
@@ -124,9 +129,9 @@ fn coordinate(
     remove: bool,
 ) -> Result<bool, StressError> {
     let mut threads = Vec::new();
-    for (index, (job, _)) in workers::plan(cpu::online(), round.run.disk.is_some()).enumerate() {
+    for (index, who) in workers::plan(cpu::online(), round.run.disk.is_some()).enumerate() {
         let dice = Dice::new(round.run.seed, number << 16 | index as u64);
-        threads.push(workers::start(round, index, job, dice)?);
+        threads.push(workers::start(round, index, who, dice)?);
     }
     while now_us() < end_us && !round.is_over() && watch::look(round) {
         sleep_us(LOOK_US);

@@ -79,6 +79,7 @@ counts! {
     Stores = "stores", Nothing;
     Faults4K = "faults_4k", Nothing;
     Faults2M = "faults_2m", Nothing;
+    Watched = "watched_truncates", Nothing;
     FaultsDelayed = "faults_delayed", Nothing;
     PinsFast = "pins_fast", Nothing;
     PinsSlow = "pins_slow", Nothing;

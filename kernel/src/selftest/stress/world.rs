@@ -8,6 +8,7 @@ use super::tally::{Count, Tally};
 use super::trouble::Trouble;
 use super::violation::{Court, Violation};
 use super::watch::Progress;
+use super::workers::duel::Duel;
 use crate::machine::{Fs, Machine};
 use crate::pmem::Device;
 use crate::virtio::blk::Disk;
@@ -148,6 +149,8 @@ pub struct Round {
     pub large: usize,
     /// The address spaces.
     pub spaces: Vec<Arc<AddressSpace>>,
+    /// What each pair of a holder and a watcher shares.
+    pub duels: Vec<Arc<Duel>>,
     /// How far the workers are.
     pub progress: Vec<Progress>,
     /// The workers are to end.

@@ -3,6 +3,7 @@
 //! A page of the worker's own (the stage) is what goes to the disk first, or what the disk's content comes back into.
 
 use super::Worker;
+use super::writer::full_page;
 use crate::machine::Inode;
 use crate::selftest::stress::file::{File, Shape, View};
 use crate::selftest::stress::tally::Count;
@@ -110,11 +111,7 @@ impl Bench<'_> {
         word: u64,
         target: impl FnOnce() -> Result<PinnedPages, Trouble>,
     ) -> Result<(), Trouble> {
-        let mut page = [0; PAGE];
-        let bytes = word.to_le_bytes();
-        page.chunks_exact_mut(8)
-            .for_each(|w| w.copy_from_slice(&bytes));
-        worker.round.fs.write(self.stage, 0, &page)?;
+        worker.round.fs.write(self.stage, 0, &full_page(word))?;
         self.transfer(Direction::Write, pin(worker, self.own, 0, false)?)?;
         self.transfer(Direction::Read, target()?)
     }

@@ -6,6 +6,7 @@
 
 mod cutter;
 mod dma;
+pub mod duel;
 mod faulter;
 mod hog;
 mod names;
@@ -19,7 +20,6 @@ use super::tally::Count;
 use super::trouble::Trouble;
 use super::world::{Round, Run};
 use crate::thread::{self, JoinHandle, SpawnError};
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use mm::aspace::AddressSpace;
@@ -43,11 +43,15 @@ pub enum Job {
     Hog,
     /// Makes, reads and removes files that nobody has open.
     Names,
+    /// Gives a page to a watcher, and takes it away.
+    Holder,
+    /// Looks whether it is gone.
+    Watcher,
 }
 
 impl Job {
     /// All of them.
-    pub const ALL: [Job; 8] = [
+    pub const ALL: [Job; 10] = [
         Job::Faulter,
         Job::Pinner,
         Job::Dma,
@@ -56,6 +60,8 @@ impl Job {
         Job::Unlinker,
         Job::Hog,
         Job::Names,
+        Job::Holder,
+        Job::Watcher,
     ];
 
     /// What its threads are called.
@@ -69,6 +75,8 @@ impl Job {
             Job::Unlinker => "unlinker",
             Job::Hog => "hog",
             Job::Names => "names",
+            Job::Holder => "holder",
+            Job::Watcher => "watcher",
         }
     }
 
@@ -80,8 +88,14 @@ impl Job {
             Job::Dma => 1 + cpus / 8,
             Job::Writer => 2,
             Job::Unlinker | Job::Hog | Job::Names => 1,
+            Job::Holder | Job::Watcher => duels(cpus),
         }
     }
+}
+
+/// Pairs of a holder and a watcher on `cpus` CPUs.
+pub fn duels(cpus: usize) -> usize {
+    1 + cpus / 4
 }
 
 /// One worker, in its own thread.
@@ -145,8 +159,8 @@ impl Worker {
         !self.round.is_over()
     }
 
-    fn work(&mut self, job: Job) {
-        let mut state = State::new(job);
+    fn work(&mut self, job: Job, number: usize) {
+        let mut state = State::new(job, number, &self.round);
         loop {
             let done = state.step(self);
             if !self.takes(done, job) {
@@ -168,11 +182,16 @@ enum State {
     Unlinker,
     Hog(hog::Hog),
     Names(names::Names),
+    Holder(Arc<duel::Duel>),
+    Watcher(Arc<duel::Duel>),
 }
 
 impl State {
-    fn new(job: Job) -> Self {
+    /// `number`: which of those with the same job it is.
+    fn new(job: Job, number: usize, round: &Round) -> Self {
         match job {
+            Job::Holder => State::Holder(round.duels[number].clone()),
+            Job::Watcher => State::Watcher(round.duels[number].clone()),
             Job::Faulter => State::Faulter,
             Job::Pinner => State::Pinner,
             Job::Dma => State::Dma(dma::Dma::default()),
@@ -194,16 +213,17 @@ impl State {
             State::Unlinker => unlinker::step(worker),
             State::Hog(hog) => hog.step(worker),
             State::Names(names) => names.step(worker),
+            State::Holder(duel) => duel::hold(worker, duel),
+            State::Watcher(duel) => duel::watch(worker, duel),
         }
     }
 }
 
-/// The names of the workers of a round, in the order of their places.
-pub fn plan(cpus: usize, disk: bool) -> impl Iterator<Item = (Job, String)> {
+/// The workers of a round, in the order of their places: what each does, and which of those that do it it is.
+pub fn plan(cpus: usize, disk: bool) -> impl Iterator<Item = (Job, usize)> {
     let wanted = move |job: &Job| disk || *job != Job::Dma;
-    Job::ALL.into_iter().filter(wanted).flat_map(move |job| {
-        (0..job.how_many(cpus)).map(move |n| (job, format!("{} {n}", job.name())))
-    })
+    let jobs = Job::ALL.into_iter().filter(wanted);
+    jobs.flat_map(move |job| (0..job.how_many(cpus)).map(move |n| (job, n)))
 }
 
 /// Starts a worker.
@@ -213,7 +233,7 @@ pub fn plan(cpus: usize, disk: bool) -> impl Iterator<Item = (Job, String)> {
 pub fn start(
     round: &Arc<Round>,
     index: usize,
-    job: Job,
+    (job, number): (Job, usize),
     dice: Dice,
 ) -> Result<JoinHandle<()>, SpawnError> {
     let space_index = index % round.spaces.len();
@@ -227,5 +247,5 @@ pub fn start(
         round.spaces[space_index].clone(),
         &round.progress[index].name,
     );
-    thread::spawn_in(space, name, move || worker.work(job))
+    thread::spawn_in(space, name, move || worker.work(job, number))
 }

@@ -1,6 +1,7 @@
 //! Small files that nobody has open: made, let go of, opened again, read, removed. Their inodes leave memory in between.
 
 use super::Worker;
+use super::writer::full_page;
 use crate::selftest::stress::stamp::{Stamp, Word};
 use crate::selftest::stress::tally::Count;
 use crate::selftest::stress::trouble::Trouble;
@@ -72,11 +73,7 @@ fn stamp(file: u32) -> Stamp {
 }
 
 fn content(worker: &Worker, id: u32) -> [u8; PAGE] {
-    let word = stamp(id).encode(worker.run().seed).to_le_bytes();
-    let mut page = [0; PAGE];
-    page.chunks_exact_mut(8)
-        .for_each(|w| w.copy_from_slice(&word));
-    page
+    full_page(stamp(id).encode(worker.run().seed))
 }
 
 /// Every word must be what was written, whoever had the inode meanwhile.

@@ -15,6 +15,14 @@ use mm::mem::OutOfMemory;
 const MOST: usize = 3;
 const PAGE: usize = PAGE_SIZE as usize;
 
+/// A page of one word.
+pub fn full_page(word: u64) -> [u8; PAGE] {
+    let (mut page, word) = ([0; PAGE], word.to_le_bytes());
+    page.chunks_exact_mut(8)
+        .for_each(|w| w.copy_from_slice(&word));
+    page
+}
+
 /// What a writer keeps: its buffer.
 #[derive(Default)]
 pub struct Writer {
