@@ -22,6 +22,8 @@ mod machines;
 mod pmem;
 #[path = "exec/reboot.rs"]
 mod reboot;
+#[path = "exec/removal.rs"]
+mod removal;
 #[path = "exec/script.rs"]
 mod script;
 #[path = "exec/selftest.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         words::CASES,
         waits::CASES,
         leases::CASES,
+        removal::CASES,
         machines::CASES,
         files::CASES,
         selftest::CASES,

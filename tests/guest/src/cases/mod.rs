@@ -7,6 +7,7 @@ mod fixture;
 mod harness;
 mod machine;
 mod pmem;
+mod removal;
 mod served_faults;
 mod smp;
 mod threads;
