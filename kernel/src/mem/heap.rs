@@ -1,4 +1,4 @@
-//! The kernel heap: linked_list_allocator, grown by frames at its end.
+//! The kernel heap: linked_list_allocator, grown by frames at its end; small blocks that come back are kept by size ([`crate::classes`]).
 //!
 //! The heap owns a range of addresses and maps frames behind it when an allocation finds no room, up to [`MAX_BYTES`] and as long as
 //! [`RESERVE_FRAMES`] frames stay free for page tables and stacks. An allocation that still finds none returns null, and the
@@ -13,6 +13,7 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::mem::OutOfMemory;
 
 use super::{frames, paging};
+use crate::classes::{Class, Classes};
 use crate::lock::IrqLock;
 
 const BASE: u64 = 0xffff_d000_0000_0000;
@@ -21,27 +22,63 @@ const STEP_BYTES: u64 = 1 << 20;
 const MAX_BYTES: u64 = 1 << 34;
 const RESERVE_FRAMES: u64 = 256;
 
-struct KernelHeap(IrqLock<Heap>);
+/// The heap, and the small blocks that were taken from it and are kept for the next user.
+struct Parts {
+    heap: Heap,
+    kept: Classes,
+}
+
+struct KernelHeap(IrqLock<Parts>);
 
 #[global_allocator]
-static HEAP: KernelHeap = KernelHeap(IrqLock::new(Heap::empty()));
+static HEAP: KernelHeap = KernelHeap(IrqLock::new(Parts {
+    heap: Heap::empty(),
+    kept: Classes::new(),
+}));
 
-// SAFETY: the inner heap hands out disjoint blocks of the layout asked for, and the lock makes each call exclusive.
+// SAFETY: the inner heap hands out disjoint blocks, each of the layout asked for or of its class's, which is as large and as aligned; a
+// block is kept only after it was given back; and the lock makes each call exclusive.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let mut heap = self.0.lock();
-        let mut block = heap.allocate_first_fit(layout);
-        if block.is_err() && grow(&mut heap, layout).is_ok() {
-            block = heap.allocate_first_fit(layout);
-        }
-        block.map_or(ptr::null_mut(), NonNull::as_ptr)
+        let class = Class::of(layout);
+        let mut parts = self.0.lock();
+        let kept = class.and_then(|class| parts.kept.take(class));
+        kept.or_else(|| parts.take(class.map_or(layout, Class::layout)))
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(block) = NonNull::new(block) {
-            // SAFETY: the caller hands back a block of this heap with its layout.
-            unsafe { self.0.lock().deallocate(block, layout) };
+        let Some(block) = NonNull::new(block) else {
+            return;
+        };
+        let mut parts = self.0.lock();
+        // SAFETY: the caller hands back a block with the layout that it asked for, so `alloc` took it with its class's, if it has one.
+        unsafe {
+            match Class::of(layout) {
+                Some(class) => parts.kept.give(class, block),
+                None => parts.heap.deallocate(block, layout),
+            }
         }
+    }
+}
+
+impl Parts {
+    /// A block of the heap: as it is, or grown, or with every kept block back in it.
+    fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let block = self.heap.allocate_first_fit(layout);
+        block.ok().or_else(|| {
+            if grow(&mut self.heap, layout).is_err() {
+                self.give_back();
+            }
+            self.heap.allocate_first_fit(layout).ok()
+        })
+    }
+
+    fn give_back(&mut self) {
+        let heap = &mut self.heap;
+        // SAFETY: a kept block was taken from the heap with the layout of its class, and nobody uses it.
+        self.kept
+            .drain(|block, layout| unsafe { heap.deallocate(block, layout) });
     }
 }
 
@@ -56,14 +93,20 @@ pub fn init() {
         "memory for the first heap pages"
     );
     // SAFETY: the range has just been mapped for the heap alone.
-    unsafe { HEAP.0.lock().init(BASE as *mut u8, FIRST_BYTES as usize) };
+    unsafe {
+        HEAP.0
+            .lock()
+            .heap
+            .init(BASE as *mut u8, FIRST_BYTES as usize)
+    };
     mm::mem::set_headroom_probe(headroom);
 }
 
 /// The heap's size and how much of it is in use, in bytes.
 pub fn usage() -> (u64, u64) {
-    let heap = HEAP.0.lock();
-    (heap.size() as u64, heap.used() as u64)
+    let parts = HEAP.0.lock();
+    let (size, used) = (parts.heap.size(), parts.heap.used());
+    (size as u64, (used - parts.kept.bytes()) as u64)
 }
 
 /// Bytes that could still be allocated in small pieces.
