@@ -215,5 +215,6 @@ extern "sysv64" fn arrive(index: u32) -> ! {
     apic::init().expect("the boot CPU has mapped the registers");
     thread::join(index);
     super::go_online();
+    tlb::start_afresh();
     thread::idle()
 }

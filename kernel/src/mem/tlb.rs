@@ -116,6 +116,13 @@ pub(crate) fn run_on(root: Pfn) {
     unsafe { Cr3::write(PhysFrame::containing_address(phys), Cr3Flags::empty()) };
 }
 
+/// Drops what this CPU, which has just come online, may have cached of the window while no flush counted it.
+pub(crate) fn start_afresh() {
+    // Pairs with the fence in `flush`: one that did not count this CPU has cleared its entries before what follows walks.
+    fence(Ordering::SeqCst);
+    cpu_tlb::flush_all();
+}
+
 /// This CPU is about to sleep, with nothing to run: flushes need not interrupt it. Interrupts are off, and come on with `hlt`. The CPU is
 /// on the kernel's root.
 pub(crate) fn enter_idle() {

@@ -17,6 +17,7 @@ pub const CASES: &[(&str, Check)] = &[
         malformed_nfit,
     ),
     ("machines::what_is_no_table_is_named", no_table),
+    ("machines::one_cpu_and_sixteen_come_up", cpus),
 ];
 
 fn no_pmem() -> Result<(), Failed> {
@@ -46,6 +47,23 @@ fn no_pmem() -> Result<(), Failed> {
             ("uptime", "up"),
         ],
     )?;
+    Ok(())
+}
+
+fn cpus() -> Result<(), Failed> {
+    for (count, told) in [("1", "1 CPU, idle"), ("16", "16 CPUs, idle")] {
+        let json = format!("\"cpus\":{count},");
+        let threads = format!("\"cpu\":{}", count.parse::<u32>()? - 1);
+        expect(
+            &["--no-pmem", "--cpus", count],
+            0,
+            &[
+                ("uptime", told),
+                ("uptime --json", &json),
+                ("threads --json", &threads),
+            ],
+        )?;
+    }
     Ok(())
 }
 

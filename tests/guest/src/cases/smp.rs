@@ -126,18 +126,16 @@ fn here() -> usize {
 
 /// Starts as many threads as there are CPUs, and lets them meet: each waits for all the others without giving way.
 fn meet(count: usize, pinned: bool) {
-    let (go, came) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicUsize::new(0)),
-    );
+    let go = Arc::new((AtomicBool::new(false), WaitQueue::new()));
+    let came = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = (0..count)
         .map(|n| {
             let (go, came) = (go.clone(), came.clone());
             let wait = move || {
                 // All are spawned first, by a thread that one of these would keep off its CPU.
-                while !go.load(Ordering::Acquire) {
-                    sleep_us(100);
-                }
+                let woken =
+                    go.1.wait_until(|| go.0.load(Ordering::Acquire), &Wait::forever());
+                assert_eq!(woken, Ok(()));
                 came.fetch_add(1, Ordering::AcqRel);
                 irq_off(|| spin_until("all at once", || came.load(Ordering::Acquire) == count));
                 here()
@@ -150,7 +148,8 @@ fn meet(count: usize, pinned: bool) {
             spawned.expect("a thread")
         })
         .collect();
-    go.store(true, Ordering::Release);
+    go.0.store(true, Ordering::Release);
+    go.1.wake_all();
     let mut seen: Vec<_> = threads.into_iter().map(thread::JoinHandle::join).collect();
     seen.sort_unstable();
     assert!(seen.iter().copied().eq(0..count), "{seen:?}");
