@@ -29,3 +29,32 @@ impl Mapping {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::xarray::NodePool;
+    use mm::pgmap::{Pgmap, scratch_range};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    /// A fault under way shares the invalidate lock from before it takes its reference until its entry is written.
+    #[test]
+    fn revoking_waits_for_the_faults_under_way() {
+        let pgmap = Pgmap::new("revoke", scratch_range(8), None).expect("room");
+        let nodes = NodePool::new(1).expect("memory");
+        let mapping = Mapping::new(7, pgmap, nodes, scratch_range(1).start());
+        let revoked = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let fault = mapping.invalidate.read();
+            scope.spawn(|| {
+                mapping.revoke_all();
+                revoked.store(true, Ordering::Release);
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!revoked.load(Ordering::Acquire), "it did not wait");
+            drop(fault);
+        });
+        assert!(revoked.load(Ordering::Acquire));
+    }
+}

@@ -73,7 +73,9 @@ fn backing() -> Backing {
 
 fn remove(pgmap: &Pgmap) {
     assert_eq!(pgmap.first_busy(), None, "in use at the end");
-    pgmap.remove(|| (), &Wait::until(0)).expect("nothing is in use");
+    pgmap
+        .remove(|| (), &Wait::until(0))
+        .expect("nothing is in use");
 }
 
 pub fn forever() -> How<'static> {
