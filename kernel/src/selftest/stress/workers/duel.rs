@@ -8,6 +8,7 @@
 use super::Worker;
 use super::writer::full_page;
 use crate::selftest::stress::file::{File, Shape};
+use crate::selftest::stress::stamp::Word;
 use crate::selftest::stress::tally::Count;
 use crate::selftest::stress::trouble::Trouble;
 use crate::selftest::stress::world::inode_of;
@@ -30,6 +31,8 @@ pub struct Duel {
     epoch: AtomicU64,
     /// The last epoch in which the watcher has touched the page.
     touched: AtomicU64,
+    /// The frame of the page that was given last.
+    pfn: AtomicU64,
 }
 
 impl Duel {
@@ -57,6 +60,9 @@ pub fn hold(worker: &mut Worker, duel: &Duel) -> Result<(), Trouble> {
     let epoch = duel.now();
     if epoch % 2 == 0 {
         give(worker, &file)?;
+        // Relaxed: for messages; the store to `epoch` publishes it.
+        let pfn = file.pfn(0).unwrap_or(0);
+        duel.pfn.store(pfn, Ordering::Relaxed);
         // Release: pairs with the Acquire in `now`.
         duel.epoch.store(epoch + 1, Ordering::Release);
         duel.wait_for_touch(worker, epoch + 1);
@@ -131,7 +137,8 @@ pub fn watch(worker: &mut Worker, duel: &Duel) -> Result<(), Trouble> {
     }
     // Release: as above.
     duel.touched.store(epoch, Ordering::Release);
-    judge(worker, &file, found)
+    // Relaxed: as in `hold`.
+    judge(worker, &file, found, duel.pfn.load(Ordering::Relaxed))
 }
 
 /// The page was taken away before the load began, and not given back before it ended.
@@ -139,6 +146,7 @@ fn judge(
     worker: &Worker,
     file: &File,
     found: Result<u64, mm::aspace::FaultError>,
+    pfn: u64,
 ) -> Result<(), Trouble> {
     worker.count(Count::Watched);
     match found.map_err(Trouble::from) {
@@ -149,8 +157,8 @@ fn judge(
                 "stale_translation",
                 format!("load of {} ({}) page 0", file.path, inode_of(file)),
                 String::from("an error: the file has no page any more"),
-                format!("{word:#018x}"),
-                None,
+                format!("{}", Word::decode(word, worker.run().seed)),
+                Some(pfn),
             );
             Ok(())
         }
