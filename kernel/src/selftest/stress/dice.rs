@@ -13,12 +13,12 @@ impl Dice {
     #[must_use]
     pub fn new(seed: u64, worker: u64) -> Self {
         let mut dice = Dice(seed ^ worker.wrapping_mul(0xD6E8_FEB8_6659_FD93));
-        dice.next();
+        dice.draw();
         dice
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let x = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let x = (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -27,7 +27,7 @@ impl Dice {
 
     /// A number below `n`, 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(n)) >> 64) as u64
     }
 
     /// True once in `n` times.
@@ -49,7 +49,7 @@ mod tests {
     fn a_seed_gives_the_same_plans_and_workers_differ() {
         let take = |seed, worker| {
             let mut dice = Dice::new(seed, worker);
-            [dice.next(), dice.next(), dice.next()]
+            [dice.draw(), dice.draw(), dice.draw()]
         };
         assert_eq!(take(1, 2), take(1, 2));
         assert_ne!(take(1, 2), take(1, 3));
