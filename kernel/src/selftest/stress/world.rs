@@ -92,7 +92,9 @@ impl Run {
     /// A file uses a frame: counts blocks that had another owner before.
     pub fn saw(&self, pfn: u64, file: u32) {
         // Relaxed: a statistic.
-        let before = self.user(pfn).swap(User::new(pfn, file), Ordering::Relaxed);
+        let before = self
+            .user(pfn)
+            .swap(User::pack(pfn, file), Ordering::Relaxed);
         if User::is_other(before, pfn, file) {
             self.tally.one(Count::Reused);
             if before & User::WAITED != 0 {
@@ -121,7 +123,7 @@ struct User;
 impl User {
     const WAITED: u64 = 1 << 22;
 
-    fn new(pfn: u64, file: u32) -> u64 {
+    fn pack(pfn: u64, file: u32) -> u64 {
         pfn << 24 | u64::from(file)
     }
 

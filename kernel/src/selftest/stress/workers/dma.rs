@@ -45,8 +45,8 @@ impl Dma {
         };
         let (view, page) = (worker.view(&file)?, worker.dice.below(file.pages()));
         match worker.dice.one_in(2) {
-            true => bench.into_file(worker, &file, &view, page),
-            false => bench.out_of_file(worker, &file, &view, page),
+            true => bench.bring_in(worker, &file, &view, page),
+            false => bench.take_out(worker, &file, &view, page),
         }
     }
 
@@ -84,7 +84,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Stage → disk → page of a file.
-    fn into_file(
+    fn bring_in(
         &self,
         worker: &Worker,
         file: &File,
@@ -96,7 +96,7 @@ impl Bench<'_> {
             return Ok(());
         };
         let stamp = file.stamp(page, ticket.version());
-        let done = self.bring(worker, stamp.encode(worker.run().seed), || {
+        let done = self.by_disk(worker, stamp.encode(worker.run().seed), || {
             pin(worker, view, page * file.stride, true)
         });
         file.ledger(page).end(ticket, done.is_ok());
@@ -105,7 +105,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn bring(
+    fn by_disk(
         &self,
         worker: &Worker,
         word: u64,
@@ -117,7 +117,7 @@ impl Bench<'_> {
     }
 
     /// Page of a file → disk → stage, where it is judged.
-    fn out_of_file(
+    fn take_out(
         &self,
         worker: &Worker,
         file: &File,

@@ -24,6 +24,11 @@ use mm::sync::{SpinLock, Wait, now_us};
 /// The longest that one waits for the other, in microseconds: the other may have no CPU.
 const PATIENCE_US: u64 = 30_000;
 
+/// How often the holder looks.
+const LOOK_US: u64 = 200;
+/// How long the watcher rests after each look, at most: it keeps a CPU busy.
+const REST_US: u64 = 6_000;
+
 /// What the two share.
 #[derive(Default)]
 pub struct Duel {
@@ -44,7 +49,7 @@ impl Duel {
             && now_us() < end
             && !worker.round.is_over()
         {
-            core::hint::spin_loop();
+            mm::sync::sleep_us(LOOK_US);
         }
     }
 
@@ -58,7 +63,7 @@ impl Duel {
 pub fn hold(worker: &mut Worker, duel: &Duel) -> Result<(), Trouble> {
     let file = file(worker, duel)?;
     let epoch = duel.now();
-    if epoch % 2 == 0 {
+    if epoch.is_multiple_of(2) {
         give(worker, &file)?;
         // Relaxed: for messages; the store to `epoch` publishes it.
         let pfn = file.pfn(0).unwrap_or(0);
@@ -138,7 +143,9 @@ pub fn watch(worker: &mut Worker, duel: &Duel) -> Result<(), Trouble> {
     // Release: as above.
     duel.touched.store(epoch, Ordering::Release);
     // Relaxed: as in `hold`.
-    judge(worker, &file, found, duel.pfn.load(Ordering::Relaxed))
+    judge(worker, &file, found, duel.pfn.load(Ordering::Relaxed))?;
+    mm::sync::sleep_us(worker.dice.below(REST_US));
+    Ok(())
 }
 
 /// The page was taken away before the load began, and not given back before it ended.

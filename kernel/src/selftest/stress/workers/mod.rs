@@ -141,7 +141,11 @@ impl Worker {
         match done {
             Ok(()) | Err(Trouble::PastEnd) => {}
             Err(Trouble::Short) => mm::sync::sleep_us(1_000),
-            Err(Trouble::NoSpace) => self.count(Count::NoSpace),
+            Err(Trouble::NoSpace) => {
+                self.count(Count::NoSpace);
+                // Whoever has the space gets the CPU to let go of some.
+                mm::sync::sleep_us(500);
+            }
             Err(Trouble::WouldBlock) => self.count(Count::WouldBlock),
             Err(Trouble::TimedOut) => self.count(Count::TimedOut),
             Err(Trouble::Gone) => {

@@ -7,6 +7,7 @@ use crate::selftest::stress::tally::Count;
 use crate::selftest::stress::trouble::Trouble;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use mm::addr::PAGE_SIZE;
 
 /// Names in use at most.
@@ -14,11 +15,11 @@ const NAMES: usize = 48;
 const PAGE: usize = PAGE_SIZE as usize;
 
 /// What stands under each name: the number of the file, if there is one.
-pub struct Names([Option<u32>; NAMES]);
+pub struct Names(Vec<Option<u32>>);
 
 impl Default for Names {
     fn default() -> Self {
-        Names([None; NAMES])
+        Names(alloc::vec![None; NAMES])
     }
 }
 
