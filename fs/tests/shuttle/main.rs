@@ -57,6 +57,7 @@ macro_rules! models {
 models! {
     truncate_against_faults
     truncate_against_pins
+    truncate_against_a_holder_that_needs_more
     truncate_against_unpins
     truncate_against_munmap
     truncate_against_truncate

@@ -121,6 +121,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        model::quietly(Self::build)
+    }
+
+    fn build() -> Self {
         let ram = Arc::new(RamPmem::new(BLOCKS * PAGE_SIZE).expect("memory"));
         ram.store(0, &IMAGE);
         let fs = Fs::mount(ram.clone(), backing()).expect("mount");
@@ -231,8 +235,13 @@ impl World {
         }
     }
 
-    /// Everybody is done: nothing is held, and the file system can go.
+    /// Everybody is done: `/g` has its blocks, nothing is held, and the file system can go.
     pub fn end(self) {
+        model::quietly(|| self.check_and_remove());
+    }
+
+    fn check_and_remove(self) {
+        self.check_reused();
         let Self {
             fs,
             f,

@@ -266,6 +266,33 @@ fn a_table_tells_keys_apart() {
 }
 
 #[test]
+fn a_wake_of_one_is_for_its_own_key() {
+    let table = WaitTable::new();
+    let (a, b) = table.colliding_keys();
+    let (done, looks, cancel) = (AtomicBool::new(false), AtomicU32::new(0), Cancel::new());
+    let looked = AtomicBool::new(false);
+    let look = || {
+        looks.fetch_add(1, SeqCst);
+        false
+    };
+    thread::scope(|s| {
+        let first = s.spawn(|| table.wait_until(b, look, &Wait::forever().or_cancelled(&cancel)));
+        wait_for(|| looks.load(SeqCst) == 1);
+        let second = s.spawn(|| {
+            let is_done = || looked.swap(true, SeqCst) && done.load(SeqCst);
+            promptly(|w| table.wait_until(a, is_done, &w))
+        });
+        wait_for(|| looked.load(SeqCst));
+        done.store(true, SeqCst);
+        table.wake_one(a);
+        assert_eq!(second.join().unwrap(), Ok(()));
+        assert_eq!(looks.load(SeqCst), 1, "the other was woken");
+        cancel.cancel();
+        assert_eq!(first.join().unwrap(), Err(WaitError::Cancelled));
+    });
+}
+
+#[test]
 fn held_locks_are_listed_in_order() {
     let (inode, space) = (
         Mutex::new(&class::INODE, ()),

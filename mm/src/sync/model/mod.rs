@@ -140,6 +140,7 @@ pub fn check(schedules: usize, choice: Choice, f: impl Fn() + Send + Sync + 'sta
     let schedules = schedules_wanted(schedules);
     let seed = seed_wanted();
     let f = move || {
+        shuttle_atomic::set_quiet(false);
         super::host::reset_clock();
         f();
     };
@@ -173,6 +174,16 @@ fn schedules_wanted(default: usize) -> usize {
 fn seed_wanted() -> u64 {
     let wanted = std::env::var("SHUTTLE_RANDOM_SEED").ok();
     wanted.map_or(0x5eed, |n| n.parse().expect("a seed"))
+}
+
+/// Runs `f` without scheduling points: for what one thread does before it starts the others, or after they have ended. `f` starts no
+/// thread and does not wait.
+#[cfg(shuttle)]
+pub fn quietly<T>(f: impl FnOnce() -> T) -> T {
+    shuttle_atomic::set_quiet(true);
+    let done = f();
+    shuttle_atomic::set_quiet(false);
+    done
 }
 
 /// Whether a model runs on this thread of the host.

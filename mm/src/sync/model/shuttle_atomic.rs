@@ -5,9 +5,17 @@
 use core::sync::atomic::{self as real, Ordering};
 use std::time::Duration;
 
+// Relaxed: one thread of the host runs all threads of a model, and one model runs at a time.
+static QUIET: real::AtomicBool = real::AtomicBool::new(false);
+
+/// Turns the scheduling points off or on.
+pub(super) fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
 /// Lets shuttle choose who goes on. Nothing outside of a model.
 pub(super) fn switch() {
-    if super::running() && !std::thread::panicking() {
+    if !QUIET.load(Ordering::Relaxed) && super::running() && !std::thread::panicking() {
         // A sleep is nothing but a scheduling point there: no hint that this thread wants to give way.
         shuttle::thread::sleep(Duration::ZERO);
     }
