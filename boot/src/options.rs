@@ -93,7 +93,7 @@ impl MachineOptions {
     pub fn prepare(&self, firmware: Firmware) -> Result<Machine, PrepareError> {
         let mut machine = Machine::new(firmware);
         machine.memory = self.memory;
-        machine.cpus = if self.icount { 1 } else { self.cpus };
+        machine.cpus = self.cpu_count();
         machine.icount = self.icount;
         machine.accel = self.accel();
         machine.nvdimms = self.nvdimms()?;
@@ -105,6 +105,11 @@ impl MachineOptions {
             });
         }
         Ok(machine)
+    }
+
+    /// How many CPUs the machine has: one where instructions are counted.
+    pub fn cpu_count(&self) -> u32 {
+        if self.icount { 1 } else { self.cpus }
     }
 
     /// What runs the machine.

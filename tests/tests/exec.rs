@@ -6,6 +6,8 @@ use boot::kernel::{self, Profile};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tests::driver;
 
+#[path = "exec/bench.rs"]
+mod bench;
 #[path = "exec/files.rs"]
 mod files;
 #[path = "exec/host_fs.rs"]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     }
     let lists = [
         usage::CASES,
+        bench::CASES,
         host_fs::CASES,
         install::CASES,
         images::CASES,

@@ -244,7 +244,14 @@ pub const BENCHES: &[Bench] = &[
     bench("file.create_unlink", "file", files::create_unlink),
 ];
 
-/// Runs the benchmarks whose names contain `filter`, and reports each as soon as it is done.
+/// The benchmarks whose names contain one of the parts of `filter`, which commas separate.
+pub fn matching(filter: &str) -> impl Iterator<Item = &'static Bench> {
+    BENCHES
+        .iter()
+        .filter(move |b| filter.split(',').any(|part| b.name.contains(part)))
+}
+
+/// Runs the benchmarks that match `filter`, and reports each as soon as it is done.
 ///
 /// # Errors
 /// No name contains it; or a benchmark failed, after which none runs.
@@ -253,10 +260,7 @@ pub fn run(fs: Arc<Fs>, filter: &str, out: &Out) -> Result<(), CommandError> {
         fs,
         clock: Clock::new(),
     };
-    let mut wanted = BENCHES
-        .iter()
-        .filter(|b| b.name.contains(filter))
-        .peekable();
+    let mut wanted = matching(filter).peekable();
     wanted.peek().ok_or(NoSuchBench).on(|| filter)?;
     out.heading(&protocol::bench::head());
     let mut possible = wanted.filter(|b| b.cpus <= cpu::online());
