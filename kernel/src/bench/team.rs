@@ -19,7 +19,7 @@ use crate::time::ticks;
 /// Pages that a team faults in: 32 MiB.
 const PAGES: u64 = 8192;
 /// Flushes that are timed.
-const FLUSHES: u64 = 500;
+const FLUSHES: u64 = 100;
 
 /// Where threads wait for each other.
 struct Gate {
