@@ -198,7 +198,10 @@ fn an_operation_that_is_inside_is_waited_for() {
             let observer = |event| {
                 if let BreakEvent::Retry = event {
                     tell.send(()).expect("listening");
-                    let _ = gone.lock().expect("one").recv();
+                    let _ = gone
+                        .lock()
+                        .expect("one")
+                        .recv_timeout(Duration::from_secs(5));
                 }
             };
             fs.truncate(
