@@ -22,7 +22,7 @@ fn story() -> Result<(), Failed> {
             ("mkfs", ""),
             ("mount", ""),
             ("create /f 64K", ""),
-            ("fill /f 7", ""),
+            ("fill /f 0 64K 7", ""),
             ("mmap /f", "map 1"),
             ("store 1 4096 9", ""),
             ("pin /f 8K 4K", "pin 1"),
@@ -102,7 +102,7 @@ fn again() -> Result<(), Failed> {
         ("mkfs", ""),
         ("mount", ""),
         ("create /f 16K", ""),
-        ("fill /f 3", ""),
+        ("fill /f 0 16K 3", ""),
     ];
     for _ in 0..12 {
         pairs.extend([
@@ -147,6 +147,8 @@ fn orphan() -> Result<(), Failed> {
             ("pin /f 4K 4K", "pin 1"),
             ("rm /f", ""),
             ("df --json", "\"orphans\":1"),
+            ("stat --inode 2 --json", "\"links\":0"),
+            ("stat --inode 3", "error: inode 3: not found"),
             (
                 "umount",
                 "error: umount: a file without a name is in use: inode 2 page 1",
@@ -154,6 +156,7 @@ fn orphan() -> Result<(), Failed> {
             ("umount --json", "error"),
             ("unpin 1", ""),
             ("df --json", "\"orphans\":0"),
+            ("stat --inode 2", "error"),
             ("umount", ""),
             ("fsck --json", "\"blocks_used\":1,"),
         ],

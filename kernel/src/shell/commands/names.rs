@@ -1,8 +1,8 @@
 //! `ls`, `stat`, `extents`, and the commands that make, move and remove names.
 
 use super::{Done, command, mounted, open};
-use crate::machine::Machine;
-use crate::shell::{Args, Command, Fields, On, Out, Table, Value};
+use crate::machine::{Inode, Machine};
+use crate::shell::{Args, Command, CommandError, Fields, On, Out, Table, Value};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -13,9 +13,9 @@ use fs::{BLOCK_SIZE, Kind};
 pub const LS: Command<Machine> = command("ls", "[PATH]", "lists a directory, by default /", "", ls);
 pub const STAT: Command<Machine> = command(
     "stat",
-    "PATH",
+    "PATH | --inode N",
     "shows the attributes of a file or directory",
-    "",
+    "By number also one without a name, as long as somebody uses it; `df` counts those.",
     stat,
 );
 pub const EXTENTS: Command<Machine> = command(
@@ -77,10 +77,27 @@ fn ls(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     Ok(())
 }
 
-fn stat(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
-    let path = args.word("PATH")?;
+/// The inode at a path, or of a number.
+fn by_path_or_number(
+    machine: &Machine,
+    args: &mut Args,
+) -> Result<(String, Arc<Inode>), CommandError> {
+    let Some(number) = args.number_option("--inode")? else {
+        let path = args.word("PATH")?;
+        args.end()?;
+        let (_, inode) = open(machine, &path)?;
+        return Ok((path, inode));
+    };
     args.end()?;
-    let (_, inode) = open(machine, &path)?;
+    let what = format!("inode {number}");
+    let fs = mounted(machine, &what)?;
+    let ino = u32::try_from(number).map_err(|_| LookupError::NotFound);
+    let inode = ino.and_then(|ino| fs.inode(ino)).on(|| what.as_str())?;
+    Ok((what, inode))
+}
+
+fn stat(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let (path, inode) = by_path_or_number(machine, args)?;
     let s = inode.stat();
     out.record(vec![
         ("path", path.into()),
