@@ -141,6 +141,7 @@ pub fn check(schedules: usize, choice: Choice, f: impl Fn() + Send + Sync + 'sta
     let seed = seed_wanted();
     let f = move || {
         shuttle_atomic::set_quiet(false);
+        shuttle_atomic::set_coarse(false);
         super::host::reset_clock();
         f();
     };
@@ -174,6 +175,13 @@ fn schedules_wanted(default: usize) -> usize {
 fn seed_wanted() -> u64 {
     let wanted = std::env::var("SHUTTLE_RANDOM_SEED").ok();
     wanted.map_or(0x5eed, |n| n.parse().expect("a seed"))
+}
+
+/// From here to the end of this execution relaxed loads are no scheduling points: a scan of a table or a node is one step. For models of
+/// whole operations, whose lock-free parts have models of their own.
+#[cfg(shuttle)]
+pub fn coarsely() {
+    shuttle_atomic::set_coarse(true);
 }
 
 /// Runs `f` without scheduling points: for what one thread does before it starts the others, or after they have ended. `f` starts no

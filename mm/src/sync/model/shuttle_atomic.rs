@@ -7,6 +7,18 @@ use std::time::Duration;
 
 // Relaxed: one thread of the host runs all threads of a model, and one model runs at a time.
 static QUIET: real::AtomicBool = real::AtomicBool::new(false);
+static COARSE: real::AtomicBool = real::AtomicBool::new(false);
+
+/// Whether relaxed loads are no scheduling points.
+pub(super) fn set_coarse(coarse: bool) {
+    COARSE.store(coarse, Ordering::Relaxed);
+}
+
+fn switch_before_load(order: Ordering) {
+    if order != Ordering::Relaxed || !COARSE.load(Ordering::Relaxed) {
+        switch();
+    }
+}
 
 /// Turns the scheduling points off or on.
 pub(super) fn set_quiet(quiet: bool) {
@@ -38,7 +50,7 @@ macro_rules! wrapped {
             }
 
             pub fn load(&self, order: Ordering) -> $value {
-                switch();
+                switch_before_load(order);
                 self.0.load(order)
             }
 
