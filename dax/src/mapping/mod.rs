@@ -29,13 +29,13 @@ mod tests;
 
 use crate::layout::Idle;
 use crate::xarray::{Found, NodePool, XArray};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
-use mm::addr::Pfn;
+use mm::addr::{Pfn, VirtAddr};
 use mm::aspace::{Attachment, FaultError, SpaceId, VaRange};
 use mm::lease::Leases;
-use mm::mem::OutOfMemory;
+use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
 use mm::sync::{LockClass, Mutex, RwLock, class};
 
@@ -80,6 +80,13 @@ pub trait BlockMap: Send + Sync {
     fn size(&self) -> u64;
 }
 
+/// Where a file is mapped: the address space, the first address, and the pages. While a mapping is cut, two begin at one address.
+type Place = (SpaceId, VirtAddr, u64);
+
+fn place(space: SpaceId, range: VaRange) -> Place {
+    (space, range.start(), range.pages())
+}
+
 /// One file's pages, mappings, and the lock between them. See the module's head.
 pub struct Mapping {
     owner: u64,
@@ -87,7 +94,8 @@ pub struct Mapping {
     pgmap: Arc<Pgmap>,
     pub(crate) pages: XArray,
     pub(crate) invalidate: RwLock<()>,
-    attached: Mutex<Vec<Attachment>>,
+    /// By address space and addresses: a file may be mapped in thousands of places, which come and go one by one.
+    attached: Mutex<BTreeMap<Place, Attachment>>,
     pub(crate) breaking: Breaking,
     leases: Leases,
 }
@@ -103,7 +111,7 @@ impl Mapping {
             pgmap,
             pages: XArray::new(nodes),
             invalidate: RwLock::new(&class::INVALIDATE, ()),
-            attached: Mutex::new(&I_MMAP, Vec::new()),
+            attached: Mutex::new(&I_MMAP, BTreeMap::new()),
             breaking: Breaking::new(),
             leases: Leases::new(),
         }
@@ -142,20 +150,14 @@ impl Mapping {
     /// Notes a place where the file is mapped: `VmObject::attach`. Lock class: I_MMAP.
     pub fn attach(&self, attachment: Attachment) -> Result<(), OutOfMemory> {
         let mut attached = self.attached.lock();
-        attached.try_reserve(1).map_err(|_| OutOfMemory)?;
-        attached.push(attachment);
+        check_headroom()?;
+        attached.insert(place(attachment.space(), attachment.range()), attachment);
         Ok(())
     }
 
     /// Forgets a place: `VmObject::detach`. Its page-table entries are cleared already. Lock class: I_MMAP. Never allocates.
     pub fn detach(&self, space: SpaceId, range: VaRange) {
-        let mut attached = self.attached.lock();
-        if let Some(at) = attached
-            .iter()
-            .position(|a| a.space() == space && a.range() == range)
-        {
-            attached.swap_remove(at);
-        }
+        self.attached.lock().remove(&place(space, range));
     }
 
     /// In how many places the file is mapped.
@@ -167,14 +169,14 @@ impl Mapping {
     ///
     /// They fault again at the next access. Lock class: I_MMAP. Never allocates.
     pub fn unmap_range(&self, pages: Range<u64>) {
-        for attachment in &*self.attached.lock() {
+        for attachment in self.attached.lock().values() {
             attachment.zap(pages.clone());
         }
     }
 
     /// Takes away the permission to store through any page table; on return no CPU has it. Lock class: I_MMAP.
     fn write_protect(&self, pages: Range<u64>) {
-        for attachment in &*self.attached.lock() {
+        for attachment in self.attached.lock().values() {
             attachment.write_protect(pages.clone());
         }
     }

@@ -46,6 +46,21 @@ fn cleaning_takes_the_permission_then_flushes_then_clears_the_mark() {
     assert!(dirty(&file, 3), "a store after the flush was not noticed");
 }
 
+/// The front that stays begins where the whole began.
+#[test]
+fn what_stays_of_a_mapping_that_was_cut_is_still_unmapped_with_the_file() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    let tail = VaRange::new(process.va(5), 3).unwrap();
+    process.space.unmap(tail).unwrap();
+    assert_eq!(file.mapping.attachments(), 1);
+    process.write(2).unwrap();
+    file.mapping.unmap_range(0..8);
+    assert_eq!(file.count(2), (0, 0));
+    process.unmap();
+    assert_eq!(file.mapping.attachments(), 0);
+}
+
 #[test]
 fn a_pinned_page_stays_dirty() {
     let file = File::full(8);
