@@ -172,9 +172,14 @@ fn a_truncate_that_waits_for_the_same_pin_ends() {
             )
         });
         told.recv_timeout(Duration::from_secs(5)).expect("waits");
+        // Delayed, because the truncate waits for its range.
+        let fault = scope.spawn(|| process.touch(0, Access::Read));
         let removes = scope.spawn(|| fs.remove_device(&soon()));
         thread::sleep(Duration::from_millis(5));
         assert!(!removes.is_finished() && !cut.is_finished());
+        // It ends, before the removal began or with its error.
+        let ended = fault.join().expect("no panic");
+        assert!(matches!(ended, Ok(_) | Err(FaultError::Dying)), "{ended:?}");
         drop(pin);
         let report = cut.join().expect("no panic").expect("it had begun before");
         assert_eq!(report.freed_blocks, 4);
@@ -234,7 +239,10 @@ fn faults_writes_and_removals_race_and_all_end() {
         let Stage { fs, f, .. } = &stage;
         truncate(fs, "/f", 64 * 4096);
         let process = Process::new(f, 64);
+        let worker = fs.worker();
         thread::scope(|scope| {
+            // It ends with the removal, wherever it is.
+            scope.spawn(|| worker.run());
             scope.spawn(|| {
                 let pages = (0..64).cycle();
                 let refused = pages
