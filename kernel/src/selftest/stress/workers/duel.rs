@@ -2,8 +2,9 @@
 //! moment on no load of the watcher may succeed. A translation that outlives its page is seen at the first such load,
 //! whatever became of the block.
 //!
-//! `epoch` is odd while the page is there. The holder makes it even (Release) when the truncate has returned; the watcher reads it (Acquire)
-//! before and after the load, so that the load lies between that truncate and the next write.
+//! `epoch` is odd from before the write that makes the page until after the truncate that takes it. The holder makes it even (Release)
+//! when the truncate has returned; the watcher reads it (Acquire) before and after the load, so that the load lies between
+//! that truncate and the next write.
 
 use super::Worker;
 use super::writer::full_page;
@@ -64,12 +65,12 @@ pub fn hold(worker: &mut Worker, duel: &Duel) -> Result<(), Trouble> {
     let file = file(worker, duel)?;
     let epoch = duel.now();
     if epoch.is_multiple_of(2) {
+        // SeqCst: before the write; a watcher that loads what the write has made sees it (`now`).
+        duel.epoch.store(epoch + 1, Ordering::SeqCst);
         give(worker, &file)?;
-        // Relaxed: for messages; the store to `epoch` publishes it.
+        // Relaxed: for messages; the next store to `epoch` publishes it.
         let pfn = file.pfn(0).unwrap_or(0);
         duel.pfn.store(pfn, Ordering::Relaxed);
-        // Release: pairs with the Acquire in `now`.
-        duel.epoch.store(epoch + 1, Ordering::Release);
         duel.wait_for_touch(worker, epoch + 1);
     }
     take(worker, &file)?;
