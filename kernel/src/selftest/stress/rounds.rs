@@ -4,6 +4,7 @@ use super::dice::Dice;
 use super::error::StressError;
 use super::file::{File, WORDS};
 use super::tally::Count;
+use super::violation::Violation;
 use super::watch::{self, PATIENCE_US, Progress};
 use super::workers;
 use super::world::{Round, Run, inode_of};
@@ -46,8 +47,14 @@ pub fn run(run: &Arc<Run>, number: u64, us: u64, force: bool) -> Result<(), Stre
     if run.court.has_stopped() {
         return Ok(());
     }
-    if ended {
-        check(round, free, remove)?;
+    if ended && let Err(error) = check(round, free, remove) {
+        run.court.accuse(Violation {
+            rule: "after_the_round",
+            place: String::from("the files of the round"),
+            expected: String::from("that they can be read and removed, and the device unmounted"),
+            found: format!("{error}"),
+            pfns: [None, None],
+        });
     }
     Ok(())
 }
@@ -263,7 +270,7 @@ fn unmount(run: &Run) -> Result<(), StressError> {
     run.machine.umount()?;
     let report = fsck(&*run.device.memory);
     if let Some(problem) = report.problems.first() {
-        run.court.accuse(super::violation::Violation {
+        run.court.accuse(Violation {
             rule: "fsck",
             place: String::from(run.device.name),
             expected: String::from("no problem"),
