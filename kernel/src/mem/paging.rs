@@ -19,7 +19,7 @@ use mm::table::{ENTRIES, MapFlags, MapPageError, PageTable, PageTableMem};
 use spin::Once;
 use x86_64::registers::control::Cr3;
 
-use super::frames;
+use super::{frames, tlb};
 use crate::boot::{BootInfo, PHYS_OFFSET};
 use crate::cpu;
 use crate::memmap::{Kind, free_parts};
@@ -52,7 +52,12 @@ unsafe impl PageTableMem for TableMem {
         Some(root)
     }
 
+    /// Panics if a CPU runs on the table: better than to let it read what comes next in that frame.
     unsafe fn free_table(&self, table: Pfn) {
+        assert!(
+            !tlb::is_loaded(table),
+            "a root table is freed while a CPU runs on it"
+        );
         frames::free(table, 0);
     }
 

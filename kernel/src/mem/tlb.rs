@@ -123,6 +123,13 @@ pub(crate) fn start_afresh() {
     cpu_tlb::flush_all();
 }
 
+/// Whether a CPU runs on `root` now.
+pub(crate) fn is_loaded(root: Pfn) -> bool {
+    // Acquire: pairs with the Release in `run_on`.
+    let word = |cpu: usize| CPUS[cpu].word.load(Ordering::Acquire);
+    (0..cpu::online()).any(|cpu| word(cpu) & ROOT == root.phys().as_u64())
+}
+
 /// This CPU is about to sleep, with nothing to run: flushes need not interrupt it. Interrupts are off, and come on with `hlt`. The CPU is
 /// on the kernel's root.
 pub(crate) fn enter_idle() {

@@ -19,6 +19,7 @@ use mm::sync::{HeldList, HeldLocks, Runtime, SpinLock, ThreadId, Wait, WaitError
 use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
 
+pub use sched::inject_switch_delay;
 pub(crate) use stack::map_ist;
 pub use stack::{STACK_BYTES, Stack};
 pub use table::{MAX_THREADS, Name, State};

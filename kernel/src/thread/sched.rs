@@ -76,6 +76,16 @@ struct Local {
     left_ready: AtomicBool,
 }
 
+/// How much longer each switch takes, in microseconds; for tests.
+static DELAY_US: AtomicU64 = AtomicU64::new(0);
+
+/// Lets each switch take `us` microseconds longer, between the moment when the thread that is left can be woken or is queued, and the one
+/// when its registers are saved. For tests, which would hardly ever meet a switch under way without it. 0 ends it.
+pub fn inject_switch_delay(us: u64) {
+    // Relaxed: a test's own order of events suffices.
+    DELAY_US.store(us, Ordering::Relaxed);
+}
+
 static LOCALS: [Local; MAX_CPUS] = [const {
     Local {
         slice_end_ns: AtomicU64::new(0),
@@ -416,6 +426,11 @@ fn switch_to(me: usize, prev: usize, next: usize, now_ns: u64) {
     cpu::stats::of(me).switch();
     tlb::run_on(root_of(next));
     local.leaving.store(prev, Ordering::Relaxed);
+    // Relaxed: see `inject_switch_delay`.
+    match DELAY_US.load(Ordering::Relaxed) {
+        0 => {}
+        us => time::spin_us(us),
+    }
     // SAFETY: the pointer of `next` is what an earlier switch saved or `first_frame` made, on a stack that nobody uses, for its
     // `on_cpu` was false when it was taken, or this very CPU left it (module head).
     unsafe { switch(p.rsp.as_ptr(), n.rsp.load(Ordering::Relaxed)) };

@@ -19,6 +19,7 @@ use mm::sync::{Wait, WaitQueue, current_thread, irq_off, now_us, sleep_us};
 use mm::tlb::Tlb;
 
 use crate::case;
+use crate::control::NOISE;
 
 /// Longer than anything here takes on a busy host.
 const PATIENCE_US: u64 = 8_000_000;
@@ -273,6 +274,129 @@ case! {
     }
 }
 
+/// Switches take longer while this lives.
+struct SlowSwitches;
+
+impl SlowSwitches {
+    fn new(us: u64) -> Self {
+        thread::inject_switch_delay(us);
+        Self
+    }
+}
+
+impl Drop for SlowSwitches {
+    fn drop(&mut self) {
+        thread::inject_switch_delay(0);
+    }
+}
+
+/// Goes on until `end_us`, by turns busy, asleep and giving way, and looks whether it stays itself.
+fn wander(seed: u64, end_us: u64) -> impl FnOnce() + Send + 'static {
+    move || {
+        let (me, mut round) = (current_thread(), seed);
+        while now_us() < end_us {
+            round += 1;
+            let kept = core::hint::black_box([round ^ seed; 64]);
+            match round % 3 {
+                0 => sleep_us(50),
+                1 => thread::yield_now(),
+                _ => time::spin_us(30),
+            }
+            assert!(
+                kept.iter().all(|&k| k == round ^ seed),
+                "a stack has two users"
+            );
+            assert_eq!(current_thread(), me);
+        }
+    }
+}
+
+case! {
+    machine = "--cpus 4", seconds = 30,
+    /// A thread whose registers are still being saved is neither stolen nor sent elsewhere by a waker.
+    fn a_thread_being_left_is_not_run() {
+        let _slow = SlowSwitches::new(100);
+        let end = now_us() + 1_000_000;
+        let wanderers: Vec<_> = (0..9).map(|n| thread::spawn("wanderer", wander(n, end)).expect("a thread")).collect();
+        let shared = Arc::new((WaitQueue::new(), AtomicU64::new(0)));
+        let players: Vec<_> = (0..2).map(|side| {
+            let shared = shared.clone();
+            thread::spawn("player", move || while now_us() < end {
+                // Woken at once by the other, while it is still being left.
+                let _ = shared.0.wait_until(|| shared.1.load(Ordering::Acquire) % 2 == side, &Wait::for_us(5_000));
+                shared.1.fetch_add(1, Ordering::AcqRel);
+                shared.0.wake_all();
+            }).expect("a thread")
+        }).collect();
+        wanderers.into_iter().chain(players).for_each(thread::JoinHandle::join);
+    }
+}
+
+case! {
+    seconds = 20,
+    /// Who runs is known right at any moment, also when the thread is moved just then.
+    fn a_thread_that_is_moved_knows_itself() {
+        let end = now_us() + 600_000;
+        let hot = move || {
+            let me = current_thread();
+            while now_us() < end {
+                let until = now_us() + 2_000;
+                while now_us() < until {
+                    assert_eq!(current_thread(), me);
+                }
+                sleep_us(700);
+            }
+        };
+        let threads: Vec<_> = (0..5).map(|_| thread::spawn("hot", hot).expect("a thread")).collect();
+        threads.into_iter().for_each(thread::JoinHandle::join);
+    }
+}
+
+case! {
+    seconds = 20,
+    /// The number of a thread that has ended is never that of another.
+    fn numbers_are_not_used_again() {
+        let mut numbers: Vec<_> = (0..300).map(|_| {
+            let brief = thread::spawn("brief", || ()).expect("a thread");
+            let id = brief.id();
+            brief.join();
+            id
+        }).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 300);
+    }
+}
+
+case! {
+    seconds = 20,
+    /// A thread that gave way to another goes on at once on a CPU that has nothing to do.
+    fn a_preempted_thread_is_offered() {
+        let (stop, busy, again) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let spinner = {
+            let (stop, busy) = (stop.clone(), busy.clone());
+            thread::spawn_on(1, "spinner", move || {
+                busy.store(true, Ordering::Release);
+                while !stop.load(Ordering::Acquire) { spin_loop() }
+            }).expect("a thread")
+        };
+        let gives_way = thread::spawn("gives way", move || {
+            spin_until("the spinner runs", || busy.load(Ordering::Acquire) && here() == 0);
+            let seen = again.clone();
+            let rude = thread::spawn_on(0, "rude", move || irq_off(|| {
+                spin_until("the thread goes on", || seen.load(Ordering::Acquire));
+            }));
+            stop.store(true, Ordering::Release);
+            time::spin_us(3_000); // CPU 1 has nothing to do now
+            thread::yield_now();
+            again.store(true, Ordering::Release);
+            rude.expect("a thread").join();
+        });
+        gives_way.expect("a thread").join();
+        spinner.join();
+    }
+}
+
 case! {
     machine = "--cpus 4", seconds = 20,
     /// Sleepers wake on whichever CPU they slept.
@@ -494,7 +618,10 @@ case! {
     panics = "on the second CPU",
     /// A panic on another CPU stops the rest, which may hold any lock, before it prints.
     fn a_panic_on_another_cpu_is_told() {
-        thread::spawn_on(0, "noisy", || loop { kernel::println!("noise"); }).expect("a thread");
+        thread::spawn_on(0, "noisy", || loop { {
+            kernel::println!("noise");
+            NOISE.fetch_add(1, Ordering::Relaxed);
+        }; }).expect("a thread");
         let other = thread::spawn_on(1, "panicking", || {
             time::spin_us(5_000);
             panic!("on the second CPU")
