@@ -225,10 +225,16 @@ impl SparseMap {
     /// The folio in use that contains `pfn`, told by the order recorded in its head; else the base page. `None`: there is
     /// no metadata, so the page is idle, or `pfn` is out of range.
     pub fn find(&self, pfn: Pfn) -> Option<(Pfn, PageSize, &Page)> {
-        PageSize::ALL.into_iter().rev().find_map(|size| {
-            let head = self.head(pfn, size)?;
-            (head.order() == size.order()).then_some((pfn.align_down(size), size, head))
-        })
+        let folio = |size, head| Some((pfn.align_down(size), size, head));
+        let gig = self.gig(pfn)?.get()?;
+        if gig.head.order() == PageSize::Size1G.order() {
+            return folio(PageSize::Size1G, &gig.head);
+        }
+        let block = gig.blocks[block_index(pfn)].get()?;
+        if block.head.order() == PageSize::Size2M.order() {
+            return folio(PageSize::Size2M, &block.head);
+        }
+        folio(PageSize::Size4K, &block.leaf.get()?.pages[page_index(pfn)])
     }
 
     /// The counts from `pfn` on, as far as one folio or one section of 2 MiB reaches: one lookup for a run of pages. `None`: no metadata,
