@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::process::Process;
 use common::*;
@@ -232,6 +232,12 @@ fn an_operation_that_is_inside_is_waited_for() {
     stage.again();
 }
 
+/// Page after page, again and again; ends by itself only when something hangs.
+fn turns() -> impl Iterator<Item = u64> {
+    let late = Instant::now() + Duration::from_secs(10);
+    (0..64).cycle().take_while(move |_| Instant::now() < late)
+}
+
 #[test]
 fn faults_writes_and_removals_race_and_all_end() {
     for round in 0..20 {
@@ -244,14 +250,13 @@ fn faults_writes_and_removals_race_and_all_end() {
             // It ends with the removal, wherever it is.
             scope.spawn(|| worker.run());
             scope.spawn(|| {
-                let pages = (0..64).cycle();
-                let refused = pages
+                let refused = turns()
                     .map(|p| process.touch(p, Access::Write))
                     .find_map(Result::err);
                 assert_eq!(refused, Some(FaultError::Dying));
             });
             scope.spawn(|| {
-                let pins = (0..64).cycle().map(|p| process.pin(p));
+                let pins = turns().map(|p| process.pin(p));
                 let refused = pins.map(|pin| pin.map(drop)).find_map(Result::err);
                 let Some(GupError::Fault { why, .. }) = refused else {
                     panic!("{refused:?}");
@@ -259,9 +264,7 @@ fn faults_writes_and_removals_race_and_all_end() {
                 assert_eq!(why, FaultError::Dying);
             });
             scope.spawn(|| {
-                let writes = (0..64u64)
-                    .cycle()
-                    .map(|p| fs.write(f, p * 4096, &[7; 5000]));
+                let writes = turns().map(|p| fs.write(f, p * 4096, &[7; 5000]));
                 let refused = writes
                     .map(|w| w.map_err(Some))
                     .find_map(Result::err)
@@ -269,7 +272,7 @@ fn faults_writes_and_removals_race_and_all_end() {
                 assert_eq!(refused, Some(WriteError::Change(ChangeError::Gone(Gone))));
             });
             let names = scope.spawn(|| {
-                (0..).find(|i| {
+                turns().find(|i| {
                     let name = format!("/{}", i % 8);
                     fs.create(&name, 0o644).is_err_and(|e| {
                         e == ChangeError::Gone(Gone).into() || e == LookupError::Gone(Gone).into()
