@@ -27,7 +27,7 @@ pub enum CreateSizedError {
 }
 
 impl<P: Pmem> Fs<P> {
-    /// Reads at `off`; see [`Inode::read`].
+    /// Reads at `off`; see [`Vnode::read`].
     pub fn read(&self, inode: &Inode<P>, off: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
         inode.read(off, buf)
     }

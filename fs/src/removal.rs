@@ -2,7 +2,7 @@
 //!
 //! # The order
 //!
-//! 1. The gate closes: operations and faults that begin later fail with [`Gone`] (a fault with `Dying`).
+//! 1. The gate closes: operations and faults that begin later fail with [`Gone`](crate::Gone) (a fault with `Dying`).
 //! 2. The pgmap dies (`mm::pgmap`): no page leaves count 0. Every file's pages are taken out of every page table, once the faults
 //!    under way are through ([`Mapping::revoke_all`](dax::mapping::Mapping::revoke_all)). Accesses fault, and the fault fails.
 //! 3. The sweep waits for each page that still has a count: the pins. It names the one it waits for.

@@ -16,7 +16,7 @@
 //! Writers hold the array's spin lock, for one walk at most. It ranks below everything that sleeps; inside it only the pool's spin
 //! lock is taken. The entry lock is the bit in the entry; who finds it set sleeps on a hashed wait table, keyed by (array, first
 //! index of the entry found). The order and first index of an entry never change while it exists, so locker and waiter
-//! use the same key; unlocking clears the bit, then wakes one. The waiter enqueues, then tries again: no wake-up is lost ([`lock`]).
+//! use the same key; unlocking clears the bit, then wakes one. The waiter enqueues, then tries again: no wake-up is lost (`lock`).
 //!
 //! # Readers without a lock
 //!
