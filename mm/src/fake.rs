@@ -125,13 +125,14 @@ type Hook = Arc<dyn Fn(VaRange) + Send + Sync>;
 /// The TLBs of any number of CPUs: they remember every translation used through [`ModelTlb::access_on`] until a
 /// flush covers it.
 ///
-/// As a real one does, it goes on permitting what the page table has forbidden since.
+/// As a real one does, it goes on permitting what the page table has forbidden since. Every thread counts as a CPU that runs on every root:
+/// a flush waits for the sections with interrupts off.
 #[derive(Default)]
 pub struct ModelTlb {
     cache: Mutex<Cache>,
     on_flush: Mutex<Option<Hook>>,
     flushes: AtomicU64,
-    waits: AtomicBool,
+    ignores: AtomicBool,
 }
 
 impl ModelTlb {
@@ -145,10 +146,11 @@ impl ModelTlb {
         *unpoisoned(&self.on_flush) = Some(Arc::new(hook));
     }
 
-    /// From now on a flush waits for the sections with interrupts off, as if every CPU ran on the root that is flushed.
-    /// Until then, as if none that walks did: what a flush must wait for at least.
-    pub fn wait_for_walkers(&self) {
-        self.waits.store(true, Ordering::Relaxed);
+    /// From now on a flush waits for no section with interrupts off, as on a machine that flushes without interrupting: for tests that
+    /// play another CPU from inside a section, and for what must hold without that wait. Nothing may be unmapped then while gup-fast runs:
+    /// mappings are freed after a flush.
+    pub fn ignore_walkers(&self) {
+        self.ignores.store(true, Ordering::Relaxed);
     }
 
     /// The number of flushes so far.
@@ -229,7 +231,7 @@ impl Tlb for ModelTlb {
             hook(range);
         }
         unpoisoned(&self.cache).retain(|&(_, r, va), _| r != root || va < start || va >= end);
-        if self.waits.load(Ordering::Relaxed) {
+        if !self.ignores.load(Ordering::Relaxed) {
             wait_for_walkers();
         }
     }

@@ -185,6 +185,8 @@ impl AddressSpace {
             object,
             file_page,
             prot,
+            #[cfg(loom)]
+            life: vma::Life::default(),
         })?;
         let mut turn = self.turn.write();
         let hole = self
@@ -324,6 +326,11 @@ impl AddressSpace {
     /// Large pages that reach into the range lose it whole. Locks as [`AddressSpace::zap`].
     pub fn write_protect(&self, range: VaRange) {
         self.translations.write_protect(range);
+    }
+
+    /// The number of mappings. Takes the lock shared.
+    pub fn mappings(&self) -> usize {
+        self.list.count(&self.turn.read())
     }
 
     /// What `va` maps to at this moment. Lock-free; a snapshot.

@@ -5,14 +5,12 @@
 //!
 //! **Reading under the lock** is ordinary: [`Turn`], the value in the lock, is the right to read (`&`) or to change (`&mut`).
 //!
-//! **Reading without the lock** ([`VmaList::peek`]) is a sequence lock: `version` is odd while the array changes; a reader takes the
-//! version, searches, and takes it again. What the search met in between may be in no order, but every pointer that it read is null or
-//! leads to a mapping that was in the list during the reader's section: places that become free are cleared at once, and what
-//! left the list (a mapping, an array that became too small) is freed only after `Tlb::flush` of the root, which waits for the sections
-//! of all CPUs that run on it; and only those may peek (`Tlb::runs_on`). A section that began too late for the flush to wait for it
-//! sees the list without them: the flush stands between.
-//!
-//! The version is also how gup knows, after its pins, that the mapping was still there: it did not change.
+//! **Reading without the lock** ([`VmaList::peek`]) is a search like any other. It may run while the array changes, so it may miss; but
+//! every pointer that it reads leads to a mapping that was in the list at some moment of the reader's section, and what it answers
+//! contains the address. What left the list (a mapping, an array that became too small) is freed only after `Tlb::flush` of the root,
+//! which waits for the sections of all CPUs that run on it; and only those may peek (`Tlb::runs_on`). A section that began too late for
+//! the flush to wait for it sees the list without them: the flush stands between. Beyond the length nothing is read: a length is published
+//! after the places below it.
 //!
 //! **Holes.** The lowest hole that fits is found without a walk from the start: [`Holes`] remembers from where on a larger one may be.
 
@@ -30,7 +28,7 @@ use super::object::VmObject;
 use super::range::{Prot, VaRange};
 use crate::addr::{PAGE_SIZE, PageSize, VirtAddr};
 use crate::mem::{OutOfMemory, try_box};
-use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// One mapping: a range of addresses over a range of pages of an object.
 pub(crate) struct Vma {
@@ -39,7 +37,19 @@ pub(crate) struct Vma {
     /// The page of the object at the start of the range.
     pub(crate) file_page: u64,
     pub(crate) prot: Prot,
+    /// Told by loom: whether a walker looks at a mapping that is freed meanwhile.
+    #[cfg(loom)]
+    pub(super) life: Life,
 }
+
+/// Watched by loom: looked at by walkers, written when the mapping is freed.
+#[cfg(loom)]
+#[derive(Default)]
+pub(super) struct Life(loom::cell::UnsafeCell<()>);
+
+#[cfg(loom)]
+// SAFETY: loom checks every access.
+unsafe impl Sync for Life {}
 
 /// What remains of a mapping before and after a cut.
 type Rest = (Option<Box<Vma>>, Option<Box<Vma>>);
@@ -65,6 +75,8 @@ impl Vma {
             object,
             file_page,
             prot,
+            #[cfg(loom)]
+            life: Life::default(),
         })
         .map(Some)
     }
@@ -93,11 +105,34 @@ impl Turn {
 }
 
 /// Room for pointers to mappings, in a box of its own so that a thin pointer leads to it.
-struct Places(Box<[AtomicPtr<Vma>]>);
+struct Places {
+    all: Box<[AtomicPtr<Vma>]>,
+    #[cfg(loom)]
+    life: Life,
+}
+
+impl Places {
+    fn new(all: Box<[AtomicPtr<Vma>]>) -> Self {
+        Self {
+            all,
+            #[cfg(loom)]
+            life: Life::default(),
+        }
+    }
+}
 
 /// An array that was replaced by a larger one. Walkers may still read it: it is dropped after a flush.
 #[must_use = "dropped after `Tlb::flush`, not before"]
 pub(super) struct Outgrown(Option<Box<Places>>);
+
+#[cfg(loom)]
+impl Drop for Outgrown {
+    fn drop(&mut self) {
+        if let Some(places) = &self.0 {
+            places.life.0.with_mut(|_| ());
+        }
+    }
+}
 
 impl Outgrown {
     /// Whether there is something to be dropped.
@@ -117,20 +152,14 @@ impl Retired {
 
     /// The object, when no walker is left: a flush of the root was made since.
     pub(super) fn into_object(self) -> Arc<dyn VmObject> {
+        #[cfg(loom)]
+        self.0.life.0.with_mut(|_| ());
         self.0.object
     }
 }
 
-/// A mapping found without the lock, and the version of the list in which it stood.
-pub(crate) struct Seen<'a> {
-    pub(crate) vma: &'a Vma,
-    version: u64,
-}
-
 /// Mappings, sorted by address and disjoint. See the head of this file.
 pub(crate) struct VmaList {
-    /// Odd while the list is being changed.
-    version: AtomicU64,
     len: AtomicUsize,
     /// Null or a `Box<Places>`.
     places: AtomicPtr<Places>,
@@ -139,7 +168,6 @@ pub(crate) struct VmaList {
 impl VmaList {
     pub(super) fn new() -> Self {
         Self {
-            version: AtomicU64::new(0),
             len: AtomicUsize::new(0),
             places: AtomicPtr::new(ptr::null_mut()),
         }
@@ -150,13 +178,23 @@ impl VmaList {
         let places = self.places.load(Ordering::Acquire);
         // SAFETY: null or the current array, which is freed only after it was replaced and the readers have gone: those with a
         // `Turn` exclude the replacement, those without are waited for by the flush.
-        unsafe { places.as_ref() }.map_or(&[], |p| &p.0)
+        let places = unsafe { places.as_ref() };
+        #[cfg(loom)]
+        if let Some(places) = places {
+            places.life.0.with(|_| ());
+        }
+        places.map_or(&[], |p| &p.all)
     }
 
     /// The places in use.
     fn used(&self, _turn: &Turn) -> &[AtomicPtr<Vma>] {
         // Relaxed: the lock orders it.
         &self.places()[..self.len.load(Ordering::Relaxed)]
+    }
+
+    /// The number of mappings.
+    pub(super) fn count(&self, turn: &Turn) -> usize {
+        self.used(turn).len()
     }
 
     /// Where the first mapping that ends after `va` stands.
@@ -186,37 +224,21 @@ impl VmaList {
         Some((index, vma, vma.range.intersection(range)?))
     }
 
-    /// The mapping that covers `va`, found without the lock; None also when the list is changing.
+    /// The mapping that covers `va`, found without the lock; None also if the list is changing.
     ///
     /// # Safety
     ///
     /// The caller is in a section with interrupts off, on a CPU that runs on the root of the address space, and uses the answer only
     /// inside the section.
-    pub(super) unsafe fn peek(&self, va: VirtAddr) -> Option<Seen<'_>> {
-        // Acquire: pairs with the Release that ends `change`; the list is at least that new.
-        let version = self.version.load(Ordering::Acquire);
-        if version % 2 == 1 {
-            return None;
-        }
+    pub(super) unsafe fn peek(&self, va: VirtAddr) -> Option<&Vma> {
+        // Acquire: pairs with the Release in `set_len`; the places below it hold mappings.
+        let len = self.len.load(Ordering::Acquire);
         let places = self.places();
-        // Relaxed: whatever it says is inside the array; the version tells whether it fits.
-        let len = self.len.load(Ordering::Relaxed).min(places.len());
-        let places = &places[..len];
+        // An array older than the length may be shorter.
+        let places = &places[..len.min(places.len())];
         let at = places.partition_point(|p| deref(p).is_some_and(|v| v.range.end() <= va));
-        let vma = places
-            .get(at)
-            .and_then(deref)
-            .filter(|v| v.range.contains(va))?;
-        let seen = Seen { vma, version };
-        self.is_current(&seen).then_some(seen)
-    }
-
-    /// Whether the list has not changed since the mapping was found.
-    pub(super) fn is_current(&self, seen: &Seen<'_>) -> bool {
-        // The fence pairs with the one in `change`: who read a place, or an entry of the page table, that was written after a change
-        // began sees that change's version.
-        fence(Ordering::Acquire);
-        self.version.load(Ordering::Relaxed) == seen.version
+        let vma = places.get(at).and_then(deref);
+        vma.filter(|v| v.range.contains(va))
     }
 
     /// Makes room for `more` mappings, so that as many inserts cannot fail.
@@ -237,8 +259,8 @@ impl VmaList {
         let pointer = |p: &AtomicPtr<Vma>| p.load(Ordering::Relaxed);
         places.extend(self.used(turn).iter().map(|p| AtomicPtr::new(pointer(p))));
         places.resize_with(capacity, || AtomicPtr::new(ptr::null_mut()));
-        let new = Box::into_raw(try_box(Places(places.into_boxed_slice()))?);
-        // Release: pairs with the Acquire in `places`. No version: the new array says the same as the old.
+        let new = Box::into_raw(try_box(Places::new(places.into_boxed_slice()))?);
+        // Release: pairs with the Acquire in `places`. The new array says the same as the old.
         let old = self.places.swap(new, Ordering::AcqRel);
         // SAFETY: null, or it came from Box::into_raw here, and this list is the only owner.
         Ok(Outgrown(
@@ -246,26 +268,17 @@ impl VmaList {
         ))
     }
 
-    /// Does `f` to the array while the version is odd.
-    fn change(&self, f: impl FnOnce(&[AtomicPtr<Vma>], usize) -> usize) {
-        // Relaxed: only the holder of the lock writes.
-        let version = self.version.load(Ordering::Relaxed);
-        self.version.store(version + 1, Ordering::Relaxed);
-        // Pairs with the fence in `is_current`.
-        fence(Ordering::Release);
-        let len = f(self.places(), self.len.load(Ordering::Relaxed));
-        self.len.store(len, Ordering::Relaxed);
+    fn set_len(&self, len: usize) {
         // Release: pairs with the Acquire in `peek`.
-        self.version.store(version + 2, Ordering::Release);
+        self.len.store(len, Ordering::Release);
     }
 
     /// Adds a mapping; room was reserved, and it overlaps none.
     pub(super) fn insert(&self, turn: &mut Turn, vma: Box<Vma>) {
         let at = self.position(turn, vma.range.start());
-        self.change(|places, len| {
-            put(places, len, at, vma);
-            len + 1
-        });
+        let len = self.used(turn).len();
+        put(self.places(), len, at, vma);
+        self.set_len(len + 1);
     }
 
     /// Puts what remains of a mapping in its place; room for one more was reserved.
@@ -273,19 +286,17 @@ impl VmaList {
         let before = index.checked_sub(1).and_then(|i| self.get(turn, i));
         let hole = before.map_or(VirtAddr::zero(), |v| v.range.end());
         turn.holes.from = turn.holes.from.min(hole);
-        let mut old = ptr::null_mut();
-        self.change(|places, mut len| {
-            // Relaxed: only the holder of the lock writes.
-            old = places[index].load(Ordering::Relaxed);
-            let parts = rest.0.into_iter().chain(rest.1);
-            remove(places, len, index);
-            len -= 1;
-            for (n, part) in parts.enumerate() {
-                put(places, len, index + n, part);
-                len += 1;
-            }
-            len
-        });
+        let (places, mut len) = (self.places(), self.used(turn).len());
+        // Relaxed: only the holder of the lock writes.
+        let old = places[index].load(Ordering::Relaxed);
+        (index + 1..len).for_each(|i| copy(&places[i], &places[i - 1]));
+        len -= 1;
+        self.set_len(len);
+        for (n, part) in rest.0.into_iter().chain(rest.1).enumerate() {
+            put(places, len, index + n, part);
+            len += 1;
+            self.set_len(len);
+        }
         // SAFETY: it came from Box::into_raw in `put`, and has just left the only list it was in.
         Retired(unsafe { Box::from_raw(old) })
     }
@@ -352,7 +363,12 @@ fn deref(place: &AtomicPtr<Vma>) -> Option<&Vma> {
     // Acquire: pairs with the Release in `put`; the mapping is seen as it was made.
     let vma = place.load(Ordering::Acquire);
     // SAFETY: null, or in the list when it was read; what leaves the list is freed only when its readers have gone (module head).
-    unsafe { vma.as_ref() }
+    let vma = unsafe { vma.as_ref() };
+    #[cfg(loom)]
+    if let Some(vma) = vma {
+        vma.life.0.with(|_| ());
+    }
+    vma
 }
 
 /// Moves the places from `at` on up by one and puts the mapping there.
@@ -362,14 +378,6 @@ fn put(places: &[AtomicPtr<Vma>], len: usize, at: usize, vma: Box<Vma>) {
     }
     // Release: pairs with the Acquire in `deref`.
     places[at].store(Box::into_raw(vma), Ordering::Release);
-}
-
-/// Moves the places after `at` down by one and clears the last: no place outside of the list keeps a pointer.
-fn remove(places: &[AtomicPtr<Vma>], len: usize, at: usize) {
-    for i in at + 1..len {
-        copy(&places[i], &places[i - 1]);
-    }
-    places[len - 1].store(ptr::null_mut(), Ordering::Relaxed);
 }
 
 fn copy(from: &AtomicPtr<Vma>, to: &AtomicPtr<Vma>) {

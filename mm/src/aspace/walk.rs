@@ -6,7 +6,7 @@
 )]
 
 use super::translations::Translations;
-use super::vma::{Seen, VmaList};
+use super::vma::{Vma, VmaList};
 use crate::addr::VirtAddr;
 use crate::pgmap::{Peeked, peek_pgmap};
 use crate::table::{Leaf, Stretch};
@@ -37,14 +37,9 @@ impl<'s> Walk<'s> {
     }
 
     /// The mapping that covers `va`; None also while the list is being changed.
-    pub(crate) fn vma(&self, va: VirtAddr) -> Option<Seen<'s>> {
+    pub(crate) fn vma(&self, va: VirtAddr) -> Option<&'s Vma> {
         // SAFETY: this value exists only inside such a section, and 's ends with it.
         unsafe { self.list.peek(va) }
-    }
-
-    /// Whether the mapping that was found is still there.
-    pub(crate) fn is_current(&self, seen: &Seen<'_>) -> bool {
-        self.list.is_current(seen)
     }
 
     /// What stands from `va` on.

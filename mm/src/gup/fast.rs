@@ -4,11 +4,11 @@
 //! on again; the next section goes on. Nothing is allocated inside: room is made before. Steps, in order:
 //!
 //! 1. this CPU runs on the address space's root, or the slow path is taken;
-//! 2. the number of clears is read, and the mapping found in the list, with the list's version;
+//! 2. the number of clears is read, and the mapping found in the list;
 //! 3. entries are read and their folios pinned: each by one compare-and-swap, which fails where no entry maps the folio;
 //! 4. a SeqCst fence;
 //! 5. the number of clears is read again; if entries of this address space were cleared or write-protected meanwhile, anywhere, each
-//!    entry is read again. So is the list's version. One difference, and all pins of the section are undone.
+//!    entry is read again. One difference, and all pins of the section are undone.
 //! 6. the mapping's object and the pgmap are kept by one `Arc` each.
 //!
 //! **Why nothing vanishes under the walker** stands at `Walk`: mappings and the references of entries go only after a flush of the
@@ -21,8 +21,11 @@
 //! entries are cleared, one hold of the page-table lock at a time. Even and the same before the first entry was read and after the
 //! fence: no entry was cleared in between; and what had been cleared before, the reading of the number (Acquire) makes visible.
 //!
-//! **Why it is this mapping's page.** The entry may belong to a later mapping of the same address only if the list changed before
-//! that entry was filled; who reads the entry (Acquire) then reads a newer version in step 5. So the object of step 2 is the page's.
+//! **Why it is this mapping's page.** Whoever removes a mapping flushes before it releases the AddressSpace lock, so no later mapping of
+//! the same address can be made, let alone fault, before this section has ended.
+//!
+//! **What needs the flush to wait, and what does not.** That nothing vanishes, and that the page is this mapping's, rests on the wait. That
+//! the pin is right does not: it holds for a flush that waits for nobody too (the models run with such a one).
 
 use arrayvec::ArrayVec;
 
@@ -101,13 +104,13 @@ fn section(
     pinned: &mut PinnedPages,
 ) -> u64 {
     let before = walk.clears();
-    let Some(seen) = walk.vma(at) else {
+    let Some(vma) = walk.vma(at) else {
         return 0;
     };
-    if write && !seen.vma.prot.contains(Prot::WRITE) {
+    if write && !vma.prot.contains(Prot::WRITE) {
         return 0;
     }
-    let pages = (end.min(seen.vma.range.end()) - at) / PAGE_SIZE;
+    let pages = (end.min(vma.range.end()) - at) / PAGE_SIZE;
     let (pieces, room) = (ArrayVec::new(), pinned.room().min(RUNS));
     let pgmap = None;
     let mut taken = Taken {
@@ -123,10 +126,10 @@ fn section(
     between::pinning_and_reading();
     // SeqCst: pairs with the fence of a zap between the clear and the reading of the counts (`MmuGather::finish`).
     fence(Ordering::SeqCst);
-    if !(taken.is_unchanged(walk, before) && walk.is_current(&seen)) {
+    if !taken.is_unchanged(walk, before) {
         return taken.undo();
     }
-    taken.keep(pinned, &seen.vma.object)
+    taken.keep(pinned, &vma.object)
 }
 
 impl<'s> Taken<'s> {

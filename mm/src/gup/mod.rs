@@ -31,6 +31,8 @@
 
 mod fast;
 mod leased;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod pinned;
 mod slow;
 mod stats;

@@ -292,6 +292,7 @@ fn concurrent_pins_and_zaps_keep_the_counts_exact(pin: PinPages) {
 /// second reading tells, and the pin is undone.
 fn a_page_that_changed_hands_before_the_pin_is_let_go(pin: PinPages) {
     let w = Arc::new(World::new());
+    w.tlb.ignore_walkers();
     let (a, b) = (w.file(0, 1), w.file(1, 0));
     let (ours, theirs) = (w.map(&a, 1, RW), w.map(&b, 1, RW));
     w.touch(ours, Access::Write);
@@ -320,6 +321,7 @@ fn a_page_that_changed_hands_before_the_pin_is_let_go(pin: PinPages) {
 /// As above, but the page has gone to nobody: it is idle, and cannot be pinned at all.
 fn a_page_that_became_idle_before_the_pin_is_faulted_in_again(pin: PinPages) {
     let w = Arc::new(World::new());
+    w.tlb.ignore_walkers();
     let file = w.file(0, 1);
     let range = w.map(&file, 1, RW);
     w.touch(range, Access::Write);

@@ -43,7 +43,8 @@ use core::alloc::Layout;
 use core::ops::ControlFlow;
 use core::ptr::{self, NonNull};
 
-const FAN: usize = 512;
+/// Links or pages in a node. Under loom a few: each costs an object of the model when a map is dropped.
+const FAN: usize = if cfg!(loom) { 8 } else { 512 };
 
 #[repr(C)]
 struct Gig {
@@ -163,6 +164,10 @@ unsafe impl Sync for SparseMap {}
 impl SparseMap {
     /// A map of `range` in which every page is idle: it allocates the root, 8 bytes for each GiB, and nothing else.
     pub fn new(range: PfnRange, mem: Arc<dyn MetaAlloc>) -> Result<Self, OutOfMemory> {
+        assert!(
+            !cfg!(loom) || range.start().get() % 512 + range.pages() <= FAN as u64,
+            "under loom a node has {FAN} pages"
+        );
         let gigs = (gig_of(range.end() - 1) - gig_of(range.start().get()) + 1) as usize;
         let layout = root_layout(gigs).ok_or(OutOfMemory)?;
         let root = mem.alloc_zeroed(layout)?.cast();
