@@ -103,7 +103,7 @@ impl RefCount {
         self.load() == 0
     }
 
-    /// SeqCst: half of two store-load pairs. break_layouts clears page-table entries and then reads counts, gup raises a
+    /// SeqCst: half of two store-load pairs. Who writes back pages protects their entries and then reads the pins, gup raises a
     /// count and then reads the entry again; removal marks the pgmap dying and then reads counts, a first mapping claims the
     /// count and then reads the mark. In each pair one side must see the other.
     fn load(&self) -> u64 {
@@ -186,7 +186,7 @@ impl RefCount {
             let next = seen
                 .checked_add(PIN * u64::from(n))
                 .ok_or(PinError::Overflow)?;
-            // SeqCst: first half of the store-load pair with break_layouts (`load`).
+            // SeqCst: first half of the store-load pair with write protection (`load`).
             match self
                 .0
                 .compare_exchange_weak(seen, next, Ordering::SeqCst, Ordering::Relaxed)

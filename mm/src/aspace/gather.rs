@@ -1,7 +1,7 @@
 //! The gather: entries on their way from the page table to the drop of their references.
 //!
 //! **The law of the zap**, in one type. [`MmuGather`] is filled under the page-table lock ([`MmuGather::take_small`],
-//! [`MmuGather::take_large`]: the entries are cleared), and only [`MmuGather::finish`] empties it: fence; one flush for all of it; then the
+//! [`MmuGather::take_large`]: the entries are cleared), and only [`MmuGather::finish`] empties it: one flush for all of it; then the
 //! references. It is the only code that drops a mapping's reference, so none is dropped before the flush has ended.
 //!
 //! **Few rounds.** A gather holds [`Segment`]s: runs of entries whose frames follow one another. Storage that lies in one piece
@@ -12,9 +12,10 @@
 //! **What may happen in between.** The references of cleared entries are held until the flush has ended, so neither the pages' counts
 //! nor their metadata nor their pgmap can go. A fault may install the same page anew meanwhile: with a reference of its own.
 //!
-//! **Dekker's pair.** gup pins and then reads the entry again; a zap clears the entry and then lets its caller read the count. A
-//! SeqCst fence stands between the two steps on both sides, so at least one sees the other: gup finds the entry changed and undoes its
-//! pin, or the reader of the counts finds the pin.
+//! **Who sees the pin.** No fence is needed between the clear and the reading of the counts: gup pins only while the page is mapped, so a
+//! pin comes before the drop of the last mapping in the order of changes of one word, and whoever reads 0 there comes after both. A
+//! pinner with an old entry whose page went to somebody else, who mapped it, reads that somebody's count, and with it the clear. (Write
+//! protection drops nothing, and needs the fence: `Translations::write_protect`.)
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -24,7 +25,7 @@ use crate::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use crate::few::Few;
 use crate::pgmap::{Pgmap, find_pgmap};
 use crate::sync::SpinLock;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::table::{self, Entry, Leaf};
 use crate::trace::{self, Kind, What};
 
@@ -183,8 +184,6 @@ impl<'a> MmuGather<'a> {
             flushing,
             room,
         } = self;
-        // SeqCst: pairs with the fence in gup between the pin and the second reading of the entry.
-        fence(Ordering::SeqCst);
         let flushed = translations.flush(span);
         drop(flushing);
         drop_references(segments.iter());

@@ -14,8 +14,10 @@
 //! **Why nothing vanishes under the walker** stands at `Walk`: mappings and the references of entries go only after a flush of the
 //! root, and the flush waits for this section. A page's reference keeps its metadata, and its folio as it is built, and its pgmap.
 //!
-//! **Why a pin is right.** Steps 3–5 against clear–fence–count of the zap are Dekker's pair: if the zap's caller read the count before
-//! the pin, the fences make step 5 see the clear. So a pin that stays is seen by everyone who cleared its entry and counts.
+//! **Why a pin is right.** Against a zap, the count's word decides: a pin is taken only while the page is mapped, so before the last
+//! mapping is dropped, and whoever reads 0 after that drop has not overlooked it. What step 5 adds: a page that was zapped, freed and mapped
+//! by somebody else between steps 3's two halves can be pinned; then the clear is visible, and the pin undone. Against a write protection,
+//! steps 3–5 and protect–fence–read the pins are Dekker's pair: a pin for stores is seen, or the entry is seen read-only.
 //!
 //! **The number of clears** ([`Translations`](crate::aspace)) is a sequence lock around every change that takes something away: odd while
 //! entries are cleared, one hold of the page-table lock at a time. Even and the same before the first entry was read and after the
@@ -124,7 +126,7 @@ fn section(
         Stretch::Small(slots) => taken.small(walk, slots, at, pages, write),
     }
     between::pinning_and_reading();
-    // SeqCst: pairs with the fence of a zap between the clear and the reading of the counts (`MmuGather::finish`).
+    // SeqCst: pairs with the fence in `Translations::write_protect`, between the change of the entries and the reading of the pins.
     fence(Ordering::SeqCst);
     if !taken.is_unchanged(walk, before) {
         return taken.undo();

@@ -7,8 +7,8 @@
 //! **How it is taken.** Under the address space's lock held shared, so that the pages in the table belong to the
 //! mapping that was found: with interrupts off, read the entry; pin its folio (fails at count 0); read the entry
 //! again; if it changed, undo and start over. Between the two stands a sequentially consistent fence, which pairs
-//! with the one in the zap: either the zap's caller sees the pin when it reads the counts, or the second reading
-//! sees the cleared entry. An entry that is absent, or does not permit the store, is faulted in with the lock
+//! with the one in a write protection. What this proves, against whom, stands at the head of `fast.rs`, which does the same without
+//! the lock ([`pin_user_pages_fast`]). An entry that is absent, or does not permit the store, is faulted in with the lock
 //! released (a fault takes it), and the walk goes on.
 //!
 //! **Progress.** There is no bound on the number of tries. Each repetition means that somebody else made progress
@@ -36,6 +36,8 @@ mod loom_tests;
 mod pinned;
 mod slow;
 mod stats;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod stress_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 

@@ -149,8 +149,8 @@ fn take(
             });
         }
     }
-    // SeqCst: pairs with the fence after the clear in `Translations::zap`; either its caller sees the pin, or we
-    // see the clear.
+    // SeqCst: pairs with the fence in `Translations::write_protect`; who calls the page clean sees the pin, or we see the entry
+    // read-only. (A zap needs none: `fast.rs`.)
     fence(Ordering::SeqCst);
     if !leaf.unchanged() {
         stats::undone(pages);

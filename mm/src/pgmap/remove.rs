@@ -9,6 +9,9 @@ impl<L: LifePolicy> Pgmap<L> {
     /// Removes the device: no page is mapped any more, `unmap_all` takes the pages out of every page table (and flushes the
     /// TLBs), then this sleeps until the last reference is gone, and unregisters the pgmap.
     ///
+    /// `unmap_all` keeps faults out while it unmaps (the mapping's invalidate lock, exclusively): a fault that was granted its reference
+    /// before the mark must have written its entry before the unmapping, or the page stays mapped, and this waits for ever.
+    ///
     /// On an error the pgmap stays dying, and a further call goes on. Removing a dead pgmap does nothing. Takes no lock
     /// while it waits; allocates nothing.
     pub fn remove(&self, mut unmap_all: impl FnMut(), wait: &Wait) -> Result<(), RemoveError> {
