@@ -66,7 +66,10 @@ pub fn get<L: LifePolicy>(bed: &Bed) -> Result<Sample, BenchError> {
     let pgmap = device::<L>(1)?;
     associate(&pgmap)?;
     let sample = bed.measure(PAGES, || each(&pgmap, |f| Ok(pgmap.map_get(f)?)));
-    each(&pgmap, |f| Ok(pgmap.map_put(f)))?;
+    each(&pgmap, |f| {
+        pgmap.map_put(f);
+        Ok(())
+    })?;
     dissociate(&pgmap);
     remove_device(&pgmap)?;
     sample
@@ -77,7 +80,12 @@ pub fn put<L: LifePolicy>(bed: &Bed) -> Result<Sample, BenchError> {
     let pgmap = device::<L>(1)?;
     associate(&pgmap)?;
     each(&pgmap, |f| Ok(pgmap.map_get(f)?))?;
-    let sample = bed.measure(PAGES, || each(&pgmap, |f| Ok(pgmap.map_put(f))));
+    let sample = bed.measure(PAGES, || {
+        each(&pgmap, |f| {
+            pgmap.map_put(f);
+            Ok(())
+        })
+    });
     dissociate(&pgmap);
     remove_device(&pgmap)?;
     sample

@@ -74,6 +74,7 @@ pub struct HeldLocks {
     /// Spin locks held, counted in debug builds.
     spin: AtomicU32,
     /// Sections with interrupts off, counted where they are waited for (`super::section`).
+    #[cfg(not(target_os = "none"))]
     sections: AtomicU32,
 }
 
@@ -84,6 +85,7 @@ impl HeldLocks {
             classes: [const { AtomicPtr::new(ptr::null_mut()) }; MAX_HELD],
             len: AtomicU32::new(0),
             spin: AtomicU32::new(0),
+            #[cfg(not(target_os = "none"))]
             sections: AtomicU32::new(0),
         }
     }
