@@ -1,6 +1,6 @@
 //! Page metadata, pgmap, frames, page tables, address spaces and gup.
 //!
-//! Under `cfg(loom)` and `cfg(shuttle)` the same code runs in a model: [`sync::model`].
+//! Under `cfg(loom)` and `cfg(shuttle)` the same code runs in a model: `sync::model`.
 
 #![cfg_attr(target_os = "none", no_std)]
 #![cfg_attr(

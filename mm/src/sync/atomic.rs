@@ -1,6 +1,6 @@
 //! The atomics of the whole project: core's; under `cfg(loom)` loom's and under `cfg(shuttle)` shuttle's, in disguise.
 //!
-//! The disguises ([`super::model`]) keep what core's atomics promise and the models' own do not: `const fn new`, and all
+//! The disguises (`super::model`) keep what core's atomics promise and the models' own do not: `const fn new`, and all
 //! bytes zero is a valid atomic of value 0. So the same statics, page tables and sparse page maps run in the models.
 
 pub use core::sync::atomic::Ordering;

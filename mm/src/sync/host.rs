@@ -2,7 +2,7 @@
 //!
 //! Host: std threads and a monotonic clock. Each thread has a park token of its own, apart from that of `std::thread::park`:
 //! std spends its token in its own waiting (scoped threads, channels), which would lose a wake-up of ours.
-//! Models: the model's threads and its clock ([`super::model`]).
+//! Models: the model's threads and its clock (`super::model`).
 
 use super::held::HeldLocks;
 use super::runtime::{Runtime, ThreadId};
