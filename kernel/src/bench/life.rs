@@ -61,15 +61,19 @@ fn each<L: LifePolicy>(
         .try_for_each(|folio| f(&folio))
 }
 
+fn put_all<L: LifePolicy>(pgmap: &Pgmap<L>) -> Result<(), BenchError> {
+    each(pgmap, |folio| {
+        pgmap.map_put(folio);
+        Ok(())
+    })
+}
+
 /// A first mapping of each page: 0 → 1, the lookup of its metadata included.
 pub fn get<L: LifePolicy>(bed: &Bed) -> Result<Sample, BenchError> {
     let pgmap = device::<L>(1)?;
     associate(&pgmap)?;
     let sample = bed.measure(PAGES, || each(&pgmap, |f| Ok(pgmap.map_get(f)?)));
-    each(&pgmap, |f| {
-        pgmap.map_put(f);
-        Ok(())
-    })?;
+    put_all(&pgmap)?;
     dissociate(&pgmap);
     remove_device(&pgmap)?;
     sample
@@ -80,12 +84,7 @@ pub fn put<L: LifePolicy>(bed: &Bed) -> Result<Sample, BenchError> {
     let pgmap = device::<L>(1)?;
     associate(&pgmap)?;
     each(&pgmap, |f| Ok(pgmap.map_get(f)?))?;
-    let sample = bed.measure(PAGES, || {
-        each(&pgmap, |f| {
-            pgmap.map_put(f);
-            Ok(())
-        })
-    });
+    let sample = bed.measure(PAGES, || put_all(&pgmap));
     dissociate(&pgmap);
     remove_device(&pgmap)?;
     sample
