@@ -101,12 +101,14 @@ macro_rules! wrapped {
             pub fn load(&self, order: Ordering) -> $value {
                 let Some(atom) = Atom::of(&self.tag) else { return self.start.load(order) };
                 before_read(order);
+                atom.touch_own();
                 self.value(atom.load(order))
             }
 
             #[track_caller]
             pub fn store(&self, value: $value, order: Ordering) {
                 let Some(atom) = Atom::of(&self.tag) else { return self.start.store(value, order) };
+                atom.touch_others();
                 atom.store(self.raw(value), order);
                 after_write(order);
             }
@@ -115,6 +117,8 @@ macro_rules! wrapped {
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
                 let Some(atom) = Atom::of(&self.tag) else { return self.start.swap(value, order) };
                 before_read(order);
+                atom.touch_own();
+                atom.touch_others();
                 let was = self.value(atom.swap(self.raw(value), order));
                 after_write(order);
                 was
@@ -132,6 +136,8 @@ macro_rules! wrapped {
                     return self.start.compare_exchange(old, new, success, failure);
                 };
                 before_read(success);
+                atom.touch_own();
+                atom.touch_others();
                 let done = atom.compare_exchange(self.raw(old), self.raw(new), success, failure);
                 if done.is_ok() {
                     after_write(success);
@@ -192,6 +198,8 @@ macro_rules! updates {
             pub fn $method(&self, value: $value, order: Ordering) -> $value {
                 let Some(atom) = Atom::of(&self.tag) else { return self.start.$method(value, order) };
                 before_read(order);
+                atom.touch_own();
+                atom.touch_others();
                 let was = self.value(atom.$method(value.word(), order));
                 after_write(order);
                 was
@@ -202,6 +210,8 @@ macro_rules! updates {
                 assert_eq!(self.start(), 0, "not modelled for an atomic whose initial value is not 0");
                 let Some(atom) = Atom::of(&self.tag) else { return self.start.$from_zero(value, order) };
                 before_read(order);
+                atom.touch_own();
+                atom.touch_others();
                 let was = self.value(atom.$from_zero(value.word(), order));
                 after_write(order);
                 was

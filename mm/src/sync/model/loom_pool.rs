@@ -5,6 +5,14 @@
 //! noted in a tag beside it, with the number of the execution: in the next execution the tag is stale and the atomic
 //! starts again from its initial value.
 //!
+//! # Who has read
+//! loom explores a store before a load of another thread when it finds that load as the *last* access of the atomic. A load of the
+//! storing thread's own in between hides it: `seq.load(); seq.store()` and every compare-and-exchange loop that begins with a
+//! load would never be tried before somebody else's load. So each atomic has an object more for each thread: a load touches that of
+//! its thread, a write those of all others, both by relaxed read-modify-writes, which order nothing and which loom never loses
+//! sight of.
+//!
+//! # Limits
 //! What this cannot show: a reader that meets an atomic before its initialisation is published. Miri does.
 
 #![expect(
@@ -20,13 +28,20 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::vec::Vec;
 
+/// loom's own bound on the threads of a model.
+const THREADS: usize = 5;
+
+type LoomAtom = loom::sync::atomic::AtomicU64;
 type LoomMutex = loom::sync::Mutex<()>;
 type LoomGuard<'a> = loom::sync::MutexGuard<'a, ()>;
 
 /// The objects of one execution.
 pub(super) struct Pool {
     number: u32,
-    atoms: Vec<loom::sync::atomic::AtomicU64>,
+    atoms: Vec<LoomAtom>,
+    /// For each atomic, one for each thread that reads it (module head).
+    readers: Vec<[LoomAtom; THREADS]>,
+    threads: Cell<usize>,
     atoms_used: Cell<usize>,
     locks: Vec<LoomMutex>,
     locks_used: Cell<usize>,
@@ -40,6 +55,8 @@ std::thread_local! {
 loom::thread_local! {
     /// Whether this thread of the model has made a SeqCst write since its last SeqCst fence.
     static WROTE: Cell<bool> = Cell::new(false);
+    /// This thread's number in this execution, from 0.
+    static NUMBER: Cell<Option<usize>> = Cell::new(None);
 }
 
 static EXECUTIONS: AtomicU32 = AtomicU32::new(0);
@@ -49,6 +66,8 @@ pub(super) fn execution(objects: usize, f: &impl Fn()) {
     let pool = Pool {
         number: EXECUTIONS.fetch_add(1, Relaxed) + 1,
         atoms: (0..objects).map(|_| Default::default()).collect(),
+        readers: (0..objects).map(|_| Default::default()).collect(),
+        threads: Cell::new(0),
         atoms_used: Cell::new(0),
         locks: (0..objects).map(|_| LoomMutex::new(())).collect(),
         locks_used: Cell::new(0),
@@ -58,6 +77,11 @@ pub(super) fn execution(objects: usize, f: &impl Fn()) {
     // Dropped on the way out of a failure too: what unwinds later finds plain atomics.
     let _end = End;
     f();
+}
+
+/// Executions so far, of all models of the process.
+pub(super) fn executions() -> u32 {
+    EXECUTIONS.load(Relaxed)
 }
 
 struct End;
@@ -118,8 +142,46 @@ impl Atom {
     }
 }
 
+impl Atom {
+    /// To be called before a read: the writes of others that come later find it.
+    #[track_caller]
+    pub(super) fn touch_own(&self) {
+        self.touch(self.pool.thread());
+    }
+
+    /// To be called before a write: finds the reads of others that came before.
+    #[track_caller]
+    pub(super) fn touch_others(&self) {
+        let own = self.pool.thread();
+        (0..self.pool.threads.get())
+            .filter(|n| *n != own)
+            .for_each(|n| self.touch(n));
+    }
+
+    fn touch(&self, thread: usize) {
+        self.pool.readers[self.at][thread].fetch_add(1, Relaxed);
+    }
+}
+
+impl Pool {
+    /// The calling thread's number; a thread that is ending shares the last.
+    fn thread(&self) -> usize {
+        let fresh = || {
+            let next = self.threads.get();
+            self.threads.set(next + 1);
+            next
+        };
+        let number = NUMBER.try_with(|n| {
+            let number = n.get().unwrap_or_else(fresh);
+            n.set(Some(number));
+            number
+        });
+        number.unwrap_or(THREADS - 1).min(THREADS - 1)
+    }
+}
+
 impl Deref for Atom {
-    type Target = loom::sync::atomic::AtomicU64;
+    type Target = LoomAtom;
     fn deref(&self) -> &Self::Target {
         &self.pool.atoms[self.at]
     }

@@ -115,7 +115,9 @@ pub fn check(bounds: Bounds, f: impl Fn() + Send + Sync + 'static) {
         model.preemption_bound = bounds.preemptions;
     }
     model.max_branches = bounds.branches;
+    let before = loom_pool::executions();
     model.check(move || loom_pool::execution(bounds.objects, &f));
+    std::eprintln!("{} executions", loom_pool::executions() - before);
 }
 
 /// How shuttle chooses its schedules.
