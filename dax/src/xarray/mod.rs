@@ -29,8 +29,8 @@
 //!    through that word, so R2 sees at least the odd value, and the walk is void.
 //! 3. A node given back by one array and taken by another: giving happens after the first array's W1 and before the taker's W1, through the
 //!    pool's lock. A reader of the first array that reads a word of the second has therefore, by the same fences, a changed `seq`.
-//! 4. A change of one entry in place (lock bit, store) is one word and needs no `seq`. Slots are stored with release and loaded
-//!    with acquire: who sees a page sees the association made before it was inserted.
+//! 4. A change of one entry in place (lock bit, store) is one word and needs no `seq`: a release fence (W3), then a relaxed store. Its
+//!    partner is the reader's acquire fence: who sees a page sees the association made before it was stored or inserted.
 //!
 //! A void walk reads only atomics of nodes of the pool and takes at most nine steps. After a few void walks the reader takes the lock.
 

@@ -1,15 +1,12 @@
 //! One node of the tree: 64 slots, a bitmap for each mark, and how many slots are in use.
 //!
 //! Everything is atomic, because readers look without a lock. Writers hold the array's lock, so their read-modify-writes are
-//! a load and a store. The fences of the array's sequence counter order changes of structure (see
-//! [`crate::xarray`]); slots are stored with release and loaded with acquire besides, for entries that change in place.
+//! a load and a store. All accesses are relaxed: the fences of the array's writers and readers order them (see
+//! [`crate::xarray`]).
 
 use crate::entry::Packed;
 use core::array::from_fn;
-use mm::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use mm::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// log2 of the slots of a node.
 pub(crate) const BITS: u32 = 6;
@@ -83,9 +80,7 @@ impl Node {
     }
 
     pub(crate) fn slot(&self, at: usize) -> Slot {
-        // Acquire: partner is the release store in `set`: who sees an entry sees what was done before it was put there, also when
-        // it replaced another in place, which no fence of `seq` orders.
-        Slot::from_word(self.slots[at].load(Acquire))
+        Slot::from_word(self.slots[at].load(Relaxed))
     }
 
     /// The slot at `at`, or the one it is a sibling of.
@@ -100,8 +95,7 @@ impl Node {
     pub(crate) fn set(&self, at: usize, slot: Slot) {
         let word = slot.word();
         let was = self.slots[at].load(Relaxed);
-        // Release: partner is the acquire load in `slot`.
-        self.slots[at].store(word, Release);
+        self.slots[at].store(word, Relaxed);
         let used = self.used.load(Relaxed) + u32::from(word != 0) - u32::from(was != 0);
         self.used.store(used, Relaxed);
     }

@@ -259,6 +259,8 @@ impl XArray {
     /// Replaces the word of an entry that exists by one of the same order.
     pub(super) fn replace(&self, _writer: &Inner<'_>, base: u64, packed: Packed) {
         if let Some(Step { node, at, .. }) = self.path(base).and_then(|mut p| p.pop()) {
+            // Release W3: partner is the acquire fence before R2 in `XArray::load`.
+            fence(Ordering::Release);
             node.set(at, Slot::Entry(packed));
         }
     }
