@@ -51,8 +51,8 @@ use arrayvec::ArrayVec;
 use core::ops::Range;
 use mm::addr::Pfn;
 use mm::mem::OutOfMemory;
-use mm::sync::SpinLock;
 use mm::sync::atomic::{AtomicU64, Ordering, fence, spin_loop};
+use mm::sync::{SpinLock, class};
 
 pub use lock::{EntryGuard, LockError};
 pub use node::Mark;
@@ -186,7 +186,7 @@ impl XArray {
     pub fn new(pool: Arc<NodePool>) -> Self {
         // Relaxed: a number that nobody else gets; it orders nothing.
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let inner = SpinLock::new(XArrayStats::default());
+        let inner = SpinLock::with_class(&class::XARRAY, XArrayStats::default());
         Self {
             pool,
             id,

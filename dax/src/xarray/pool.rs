@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use mm::mem::{OutOfMemory, check_headroom};
-use mm::sync::SpinLock;
+use mm::sync::{SpinLock, class};
 use spin::Once;
 
 const FIRST_CHUNK: u32 = 16;
@@ -63,7 +63,7 @@ impl NodePool {
         };
         let pool = Self {
             chunks: [const { Once::new() }; CHUNKS],
-            state: SpinLock::new(state),
+            state: SpinLock::with_class(&class::NODES, state),
         };
         while pool.stats().total < nodes {
             pool.grow()?;

@@ -13,8 +13,8 @@
 
 use super::{LifePolicy, Pgmap, PgmapError, Sweep};
 use crate::addr::{Pfn, PfnRange};
-use crate::sync::SpinLock;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use crate::sync::{SpinLock, class};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::any::Any;
@@ -36,7 +36,8 @@ struct Entry {
 unsafe impl Send for Entry {}
 
 /// Ascending, disjoint.
-static REGISTRY: SpinLock<ArrayVec<Entry, MAX_PGMAPS>> = SpinLock::new(ArrayVec::new_const());
+static REGISTRY: SpinLock<ArrayVec<Entry, MAX_PGMAPS>> =
+    SpinLock::with_class(&class::PGMAPS, ArrayVec::new_const());
 
 /// A line of the index. `pgmap` is null for policies other than Sweep.
 struct Line {

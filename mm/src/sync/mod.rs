@@ -33,7 +33,10 @@ mod spinlock;
 pub mod wait;
 
 pub use self::{
-    held::{HeldList, HeldLocks, LockClass, Noted, class, held_by_current, note_held},
+    held::{
+        HeldList, HeldLocks, InHandler, LockClass, Noted, Taken, check_nothing_held, class,
+        held_by_current, note_held,
+    },
     mutex::{Mutex, MutexGuard},
     runtime::{Runtime, ThreadId, current_thread, install_runtime, now_us, runtime, sleep_us},
     rwlock::{ReadGuard, RwLock, WriteGuard},

@@ -50,7 +50,7 @@ impl<T: ?Sized> Mutex<T> {
     /// Sleeps until the lock is free and takes it. Debug builds panic on a wrong lock order or under a spin lock.
     #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        runtime().held().check(self.class, false);
+        runtime().held().check(self.class, self.address(), false);
         self.acquire()
     }
 
@@ -58,13 +58,18 @@ impl<T: ?Sized> Mutex<T> {
     /// (inodes: lower number first).
     #[track_caller]
     pub fn lock_nested(&self) -> MutexGuard<'_, T> {
-        runtime().held().check(self.class, true);
+        runtime().held().check(self.class, self.address(), true);
         self.acquire()
     }
 
     /// Takes the lock if it is free. Never sleeps, so any order is allowed.
+    #[track_caller]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.take().then(|| self.guard())
+        if self.take() {
+            Some(self.guard())
+        } else {
+            None
+        }
     }
 
     /// Whether somebody holds the lock at this moment.
@@ -83,6 +88,11 @@ impl<T: ?Sized> Mutex<T> {
         self.value.get_mut()
     }
 
+    fn address(&self) -> usize {
+        (&raw const self.locked).addr()
+    }
+
+    #[track_caller]
     fn acquire(&self) -> MutexGuard<'_, T> {
         if !(self.queue.is_empty() && self.take()) {
             self.queue.wait_in_turn(|first| first && self.take());
@@ -90,8 +100,9 @@ impl<T: ?Sized> Mutex<T> {
         self.guard()
     }
 
+    #[track_caller]
     fn guard(&self) -> MutexGuard<'_, T> {
-        runtime().held().push(self.class);
+        runtime().held().push(self.class, self.address());
         MutexGuard {
             lock: self,
             not_send: PhantomData,
@@ -140,7 +151,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
     fn drop(&mut self) {
-        runtime().held().pop(self.lock.class);
+        runtime().held().pop(self.lock.class, self.lock.address());
         // Release pairs with the Acquire in `take`. wake_one orders the store before its look at the queue.
         self.lock.locked.store(false, Ordering::Release);
         self.lock.queue.wake_one();

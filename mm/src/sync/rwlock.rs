@@ -55,7 +55,7 @@ impl<T: ?Sized> RwLock<T> {
     /// includes a second read lock of the same class on one thread: a writer in between would stop both for ever.
     #[track_caller]
     pub fn read(&self) -> ReadGuard<'_, T> {
-        runtime().held().check(self.class, false);
+        runtime().held().check(self.class, self.address(), false);
         if !self.take_shared() {
             self.readers.wait_in_turn(|_| self.take_shared());
         }
@@ -63,14 +63,19 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Shares the lock if no writer holds or wants it. Never sleeps, so any order is allowed.
+    #[track_caller]
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
-        self.take_shared().then(|| self.read_guard())
+        if self.take_shared() {
+            Some(self.read_guard())
+        } else {
+            None
+        }
     }
 
     /// Sleeps until nobody holds the lock and takes it exclusively.
     #[track_caller]
     pub fn write(&self) -> WriteGuard<'_, T> {
-        runtime().held().check(self.class, false);
+        runtime().held().check(self.class, self.address(), false);
         if !(self.writers.is_empty() && self.take_exclusive()) {
             self.writers
                 .wait_in_turn(|first| first && self.take_exclusive());
@@ -79,8 +84,13 @@ impl<T: ?Sized> RwLock<T> {
     }
 
     /// Takes the lock exclusively if nobody holds it. Never sleeps, so any order is allowed.
+    #[track_caller]
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
-        self.take_exclusive().then(|| self.write_guard())
+        if self.take_exclusive() {
+            Some(self.write_guard())
+        } else {
+            None
+        }
     }
 
     /// The number of threads that wait for the lock exclusively at this moment.
@@ -91,6 +101,10 @@ impl<T: ?Sized> RwLock<T> {
     /// The value, through the exclusive borrow that proves the lock free.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
+    }
+
+    fn address(&self) -> usize {
+        (&raw const self.state).addr()
     }
 
     fn take_shared(&self) -> bool {
@@ -111,16 +125,18 @@ impl<T: ?Sized> RwLock<T> {
             .is_ok()
     }
 
+    #[track_caller]
     fn read_guard(&self) -> ReadGuard<'_, T> {
-        runtime().held().push(self.class);
+        runtime().held().push(self.class, self.address());
         ReadGuard {
             lock: self,
             not_send: PhantomData,
         }
     }
 
+    #[track_caller]
     fn write_guard(&self) -> WriteGuard<'_, T> {
-        runtime().held().push(self.class);
+        runtime().held().push(self.class, self.address());
         WriteGuard {
             lock: self,
             not_send: PhantomData,
@@ -172,7 +188,7 @@ impl<T: ?Sized> DerefMut for WriteGuard<'_, T> {
 
 impl<T: ?Sized> Drop for ReadGuard<'_, T> {
     fn drop(&mut self) {
-        runtime().held().pop(self.lock.class);
+        runtime().held().pop(self.lock.class, self.lock.address());
         // Release pairs with the Acquire in take_exclusive. wake_one orders it before its look at the queue.
         if self.lock.state.fetch_sub(1, Ordering::Release) == 1 {
             self.lock.writers.wake_one();
@@ -182,7 +198,7 @@ impl<T: ?Sized> Drop for ReadGuard<'_, T> {
 
 impl<T: ?Sized> Drop for WriteGuard<'_, T> {
     fn drop(&mut self) {
-        runtime().held().pop(self.lock.class);
+        runtime().held().pop(self.lock.class, self.lock.address());
         // Release pairs with the Acquires in take_shared and take_exclusive.
         self.lock.state.store(0, Ordering::Release);
         self.lock.writers.wake_one();

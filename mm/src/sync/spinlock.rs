@@ -3,6 +3,7 @@
 //! A guard remembers whether interrupts were on when it was made and puts that back when it is dropped. That nests
 //! correctly when guards are dropped in the reverse order of their making; debug builds assert that order, on the host too.
 
+use super::held::{LockClass, class};
 #[cfg(debug_assertions)]
 use super::runtime::runtime;
 use core::ops::{Deref, DerefMut};
@@ -17,15 +18,27 @@ use spin::mutex::{SpinMutex as Inner, SpinMutexGuard as InnerGuard};
 /// A lock that spins; on bare metal interrupts are off on this processor while it is held.
 ///
 /// Its holder must not sleep: waiting and sleeping locks panic in debug builds while a spin lock is held.
-#[derive(Default)]
 pub struct SpinLock<T: ?Sized> {
+    class: &'static LockClass,
     inner: Inner<T>,
 }
 
+impl<T: Default> Default for SpinLock<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T> SpinLock<T> {
-    /// An unlocked lock around `value`.
+    /// An unlocked lock around `value`, of the class of those that do not nest ([`class::SPIN`]).
     pub const fn new(value: T) -> Self {
+        Self::with_class(&class::SPIN, value)
+    }
+
+    /// An unlocked lock of `class` around `value`.
+    pub const fn with_class(class: &'static LockClass, value: T) -> Self {
         Self {
+            class,
             inner: Inner::new(value),
         }
     }
@@ -37,22 +50,29 @@ impl<T> SpinLock<T> {
 }
 
 impl<T: ?Sized> SpinLock<T> {
-    /// Spins until the lock is free and takes it. Guards are dropped in the reverse order of locking.
+    /// Spins until the lock is free and takes it. Guards are dropped in the reverse order of locking. Debug builds panic on a wrong
+    /// order, and when the caller holds the lock.
+    #[track_caller]
     pub fn lock(&self) -> SpinGuard<'_, T> {
-        let entered = Entered::new();
+        let entered = Entered::new(self.class, self.address(), true);
         SpinGuard {
             inner: self.inner.lock(),
             _entered: entered,
         }
     }
 
-    /// Takes the lock if it is free.
+    /// Takes the lock if it is free. Never waits, so any order is allowed.
+    #[track_caller]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
-        let entered = Entered::new();
+        let entered = Entered::new(self.class, self.address(), false);
         Some(SpinGuard {
             inner: self.inner.try_lock()?,
             _entered: entered,
         })
+    }
+
+    fn address(&self) -> usize {
+        (&raw const self.class).addr()
     }
 
     /// The value, through the exclusive borrow that proves the lock free.
@@ -90,12 +110,18 @@ struct Entered {
 }
 
 impl Entered {
-    fn new() -> Self {
+    /// `lock`: its address; 0 for interrupts turned off without a lock.
+    #[track_caller]
+    #[cfg_attr(
+        not(debug_assertions),
+        allow(unused_variables, reason = "for the checker of debug builds")
+    )]
+    fn new(class: &'static LockClass, lock: usize, in_order: bool) -> Self {
         let irq = IrqOff::new();
         Self {
             _irq: irq,
             #[cfg(debug_assertions)]
-            depth: runtime().held().spin_enter(),
+            depth: runtime().held().spin_enter(class, lock, in_order),
         }
     }
 }
@@ -160,8 +186,9 @@ impl Drop for IrqOff {
 ///
 /// On the host and in the models there are no interrupts; there the section is counted, so that the fakes of
 /// [`crate::tlb::Tlb`] can wait for it ([`super::wait_for_sections`]).
+#[track_caller]
 pub fn irq_off<R>(f: impl FnOnce() -> R) -> R {
-    let _entered = Entered::new();
+    let _entered = Entered::new(&class::IRQ_OFF, 0, false);
     #[cfg(not(target_os = "none"))]
     let _section = Section::begin();
     f()

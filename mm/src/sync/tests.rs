@@ -311,67 +311,13 @@ fn held_locks_are_listed_in_order() {
     });
 }
 
-#[test]
 #[cfg(debug_assertions)]
-fn a_wrong_order_panics_and_names_both_classes() {
-    let (inode, entry) = (
-        Mutex::new(&class::INODE, ()),
-        RwLock::new(&class::ENTRY, ()),
-    );
-    let other = Mutex::new(&class::INODE, ());
-    let message = panic_of(|| {
-        let _e = entry.write();
-        let _i = inode.lock();
-    });
-    assert!(
-        message.contains("inode (rank 20)") && message.contains("entry (rank 50)"),
-        "{message}"
-    );
-    assert!(
-        held_by_current().is_empty(),
-        "the unwound guards left the list"
-    );
-    let message = panic_of(|| {
-        let _a = inode.lock();
-        let _b = other.lock();
-    });
-    assert_eq!(
-        message,
-        "lock order: inode (rank 20) taken while inode (rank 20) is held"
-    );
-    let _a = inode.lock();
-    let _b = other.lock_nested();
-    let _c = entry.read();
-}
-
-#[test]
-#[cfg(debug_assertions)]
-fn nothing_sleeps_under_a_spin_lock() {
-    let (spin, mutex, queue) = (
-        SpinLock::new(0),
-        Mutex::new(&class::INODE, ()),
-        WaitQueue::new(),
-    );
-    let under = |f: &dyn Fn()| {
-        panic_of(|| {
-            let _held = spin.lock();
-            f();
-        })
-    };
-    assert!(under(&|| drop(mutex.lock())).contains("1 spin lock(s) held"));
-    assert!(
-        under(&|| assert!(queue.wait_until(|| true, &Wait::forever()).is_ok()))
-            .contains("spin lock(s) held")
-    );
-    assert!(panic_of(|| irq_off(|| sleep_us(1))).contains("spin lock(s) held"));
-    assert_eq!(runtime().held().spin_depth(), 0);
-    assert!(mutex.try_lock().is_some());
-}
+mod checker;
 
 #[test]
 #[cfg(debug_assertions)]
 fn spin_locks_are_released_in_reverse_order() {
-    let (a, b) = (SpinLock::new(()), SpinLock::new(()));
+    let (a, b) = (SpinLock::with_class(&class::NODES, ()), SpinLock::new(()));
     let message = panic_of(|| {
         let first = a.lock();
         let _second = b.lock();

@@ -21,6 +21,7 @@
 )]
 
 use super::atomic::{AtomicBool, AtomicU32, Ordering, Ordering::Relaxed, fence};
+use super::held::class;
 use super::runtime::{Runtime, ThreadId, now_us, runtime};
 use super::spinlock::SpinLock;
 use core::ptr;
@@ -221,7 +222,7 @@ impl WaitQueue {
     pub const fn new() -> Self {
         Self {
             len: AtomicU32::new(0),
-            list: SpinLock::new(List::new()),
+            list: SpinLock::with_class(&class::WAIT_QUEUE, List::new()),
         }
     }
 
@@ -250,7 +251,7 @@ impl WaitQueue {
         w: &Wait,
     ) -> Result<(), WaitError> {
         let machine = runtime();
-        machine.held().check_spin("sleep");
+        machine.held().check_may_sleep("wait");
         let me = machine.current();
         let (node, cancel_node) = (Node::new(me, key), Node::new(me, 0));
         let queued = Enqueued::new(self, &node);
