@@ -145,13 +145,16 @@ impl<P: Pmem> Vnode<P> {
             // Checked when it was decoded.
             kind: inode.core.kind().unwrap_or(Kind::File),
             content: Mutex::new(&class::INODE, Content(())),
-            attr: SpinLock::new(Attr {
-                image: inode,
-                map,
-                leaves,
-                index: None,
-                lazy_mtime: None,
-            }),
+            attr: SpinLock::with_class(
+                &class::ATTR,
+                Attr {
+                    image: inode,
+                    map,
+                    leaves,
+                    index: None,
+                    lazy_mtime: None,
+                },
+            ),
             mapping,
             shared,
         }

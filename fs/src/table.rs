@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 
 use dax::pmem::Pmem;
-use mm::sync::SpinLock;
+use mm::sync::{SpinLock, class};
 
 use crate::inode::{Inode, Vnode};
 use crate::layout::Ino;
@@ -60,7 +60,7 @@ pub(crate) struct Table<P: Pmem>(SpinLock<BTreeMap<Ino, Entry<P>>>);
 
 impl<P: Pmem> Table<P> {
     pub const fn new() -> Self {
-        Self(SpinLock::new(BTreeMap::new()))
+        Self(SpinLock::with_class(&class::INODE_TABLE, BTreeMap::new()))
     }
 
     pub fn len(&self) -> usize {

@@ -104,6 +104,7 @@ pub fn counts(mut each: impl FnMut(&'static str, Vector, u64)) {
 
 /// Runs what belongs to `vector`. Called by the trap entry with interrupts off.
 pub(crate) fn dispatch(vector: u8) {
+    let _handler = mm::sync::InHandler::enter();
     crate::mem::tlb::leave_idle();
     match vector {
         apic::SPURIOUS_VECTOR => return,

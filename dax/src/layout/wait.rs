@@ -5,7 +5,7 @@ use crate::mapping::{Breaker, Mapping};
 use core::ops::Range;
 use mm::lease::{GraceEnd, LeaseState, Why};
 use mm::page::Counts;
-use mm::sync::{Cancel, Wait, WaitError, held_by_current, now_us};
+use mm::sync::{Cancel, Wait, WaitError, check_nothing_held, held_by_current, now_us};
 use mm::trace::{self, Kind};
 
 /// How long a breaker leaves its locks for a page that is being unmapped by somebody else, in microseconds. It is woken when that
@@ -33,10 +33,7 @@ impl Waiting<'_, '_> {
             return Err(BreakError::WouldBlock(self.held));
         };
         let (held, locks_held) = (self.held, held_by_current());
-        debug_assert!(
-            locks_held.is_empty(),
-            "break_layouts waits while its thread holds {locks_held:?}"
-        );
+        check_nothing_held("wait for the pins of a page");
         self.report
             .tell(|| BreakEvent::Waiting { held, locks_held });
         trace::note(Kind::BreakWait, || about(&held, held.counts.pinned));

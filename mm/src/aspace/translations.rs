@@ -30,7 +30,7 @@ use super::sink::Installed;
 use crate::addr::{PageSize, Pfn, VirtAddr};
 use crate::mem::OutOfMemory;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use crate::sync::{SpinLock, irq_off};
+use crate::sync::{SpinLock, class, irq_off};
 use crate::table::{
     self, Entry, Leaf, MapFlags, MapPageError, PageTable, PageTableMem, Probe, Stretch,
 };
@@ -140,7 +140,10 @@ impl Translations {
         window: VaRange,
         room: Room,
     ) -> Self {
-        let (writers, flushing) = (SpinLock::new(()), AtomicU32::new(0));
+        let (writers, flushing) = (
+            SpinLock::with_class(&class::PAGE_TABLE, ()),
+            AtomicU32::new(0),
+        );
         Self {
             id: next_id(),
             table,

@@ -14,7 +14,7 @@ mod bits;
 
 use self::bits::Bits;
 use crate::addr::{PageSize, Pfn, PfnRange};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, class};
 use arrayvec::ArrayVec;
 use core::borrow::BorrowMut;
 use thiserror::Error;
@@ -129,7 +129,7 @@ impl<S: BorrowMut<[u64]> + Send> BuddyAllocator<S> {
             buddies.add(range);
         }
         Ok(Self {
-            inner: SpinLock::new(buddies),
+            inner: SpinLock::with_class(&class::ALLOC, buddies),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Where page metadata lives: RAM (`map=mem`) or the device itself (`map=dev`, an altmap).
 
 use crate::mem::{OutOfMemory, try_alloc_zeroed};
-use crate::sync::SpinLock;
+use crate::sync::{SpinLock, class};
 use arrayvec::ArrayVec;
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -71,11 +71,14 @@ impl DeviceMeta {
         // SAFETY: `skip` is at most `len`, so this stays in or at the end of the part.
         let next = unsafe { base.add(skip) };
         Self {
-            state: SpinLock::new(Part {
-                next,
-                left: len - skip,
-                free: ArrayVec::new(),
-            }),
+            state: SpinLock::with_class(
+                &class::ALLOC,
+                Part {
+                    next,
+                    left: len - skip,
+                    free: ArrayVec::new(),
+                },
+            ),
         }
     }
 

@@ -68,6 +68,10 @@ pub mod class {
     pub static PAGE_TABLE: LockClass = LockClass::new("page table", 70);
     /// Allocators.
     pub static ALLOC: LockClass = LockClass::new("allocator", 80);
+    /// The inodes in memory of a file system.
+    pub static INODE_TABLE: LockClass = LockClass::new("inode table", 82);
+    /// The times and sizes of one inode.
+    pub static ATTR: LockClass = LockClass::new("inode attributes", 84);
     /// One XArray's tree.
     pub static XARRAY: LockClass = LockClass::new("xarray", 90);
     /// The pool of XArray nodes.
