@@ -53,7 +53,7 @@ pub struct Translations {
     window: VaRange,
     tlb: Arc<dyn Tlb>,
     writers: SpinLock<()>,
-    /// Odd while entries are cleared or write-protected, under `writers`; see `Clearing`.
+    /// How often entries were cleared or write-protected, under `writers`; see `Clearing`.
     clears: AtomicU64,
     flushing: AtomicU32,
     /// Lent to one gather at a time.
@@ -73,24 +73,14 @@ pub struct Mapped {
     pub counted: bool,
 }
 
-/// A change that takes something away is under way: `Translations::clears` is odd while this lives. Made and dropped under the page-table
-/// lock. Walkers that read the same even number before and after know that nothing was taken away, without a look at each entry.
+/// Counts a change that takes something away, when it is done: dropped under the page-table lock after the entries were changed. Walkers
+/// that read the same number before and after their pins know that they were overlooked by nobody, without a look at each entry.
 struct Clearing<'a>(&'a AtomicU64);
-
-impl<'a> Clearing<'a> {
-    fn begin(clears: &'a AtomicU64) -> Self {
-        // Relaxed: only the holder of the lock writes.
-        clears.store(clears.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        // Release, before the entries are changed: a walker that reads a changed entry reads this number too. The walker's fence is the
-        // one between its pins and its second reading.
-        fence(Ordering::Release);
-        Self(clears)
-    }
-}
 
 impl Drop for Clearing<'_> {
     fn drop(&mut self) {
-        // Release: pairs with the Acquire in `Translations::clears`; who reads this number sees the entries as they are now.
+        // Relaxed: only the holder of the lock writes. Release: pairs with the Acquire in `Translations::clears`; who reads this number sees
+        // the entries as they are now.
         self.0
             .store(self.0.load(Ordering::Relaxed) + 1, Ordering::Release);
     }
@@ -204,9 +194,9 @@ impl Translations {
         self.tlb.runs_on(self.table.root())
     }
 
-    /// The number of changes that took something away so far, twice; odd while one is under way.
+    /// The number of changes that took something away and are done.
     pub(super) fn clears(&self) -> u64 {
-        // Acquire: pairs with the Release that ends `Clearing`.
+        // Acquire: pairs with the Release in the drop of `Clearing`.
         self.clears.load(Ordering::Acquire)
     }
 
@@ -242,7 +232,7 @@ impl Translations {
     /// Clears entries from `at` on, under one hold of the lock, until the gather is full or enough places were seen. Says where to go on.
     fn clear_some(&self, mut at: u64, end: u64, gather: &mut MmuGather<'_>) -> u64 {
         let _writers = self.writers.lock();
-        let _clearing = Clearing::begin(&self.clears);
+        let _clearing = Clearing(&self.clears);
         let mut seen = 0;
         while at < end && seen < SCAN && !gather.is_full() {
             let stretch = self.table.stretch(VirtAddr::new(at));
@@ -283,7 +273,7 @@ impl Translations {
     /// Write-protects entries from `at` on, under one hold of the lock. Says where to go on.
     fn protect_some(&self, mut at: u64, end: u64, changed: &mut Span) -> u64 {
         let _writers = self.writers.lock();
-        let _clearing = Clearing::begin(&self.clears);
+        let _clearing = Clearing(&self.clears);
         let mut seen = 0;
         while at < end && seen < SCAN {
             let step = match self.table.probe(VirtAddr::new(at)) {
@@ -360,7 +350,7 @@ impl Translations {
             return Placed::Done(Installed::Present);
         }
         let flushing = Flushing::begin(&self.flushing);
-        let _clearing = Clearing::begin(&self.clears);
+        let _clearing = Clearing(&self.clears);
         Placed::Displaced(Displaced::take(va, &leaf, flushing))
     }
 

@@ -33,7 +33,7 @@ impl<'s> Walk<'s> {
 
     /// Whether no entry of the address space was cleared or write-protected since `before` was read. After a SeqCst fence.
     pub(crate) fn no_clears_since(&self, before: u64) -> bool {
-        before.is_multiple_of(2) && self.translations.clears() == before
+        self.translations.clears() == before
     }
 
     /// The mapping that covers `va`; None also while the list is being changed.

@@ -19,9 +19,9 @@
 //! by somebody else between steps 3's two halves can be pinned; then the clear is visible, and the pin undone. Against a write protection,
 //! steps 3–5 and protect–fence–read the pins are Dekker's pair: a pin for stores is seen, or the entry is seen read-only.
 //!
-//! **The number of clears** ([`Translations`](crate::aspace)) is a sequence lock around every change that takes something away: odd while
-//! entries are cleared, one hold of the page-table lock at a time. Even and the same before the first entry was read and after the
-//! fence: no entry was cleared in between; and what had been cleared before, the reading of the number (Acquire) makes visible.
+//! **The number of clears** counts every change of the address space's entries that takes something away, once, after the entries were
+//! changed. A change counted before step 2 is seen in step 3 (Acquire). One that is counted later and not seen in step 5 is of somebody whose
+//! fence, or whose reading of a count, comes after ours: he sees the pins. So the same number stands for a look at each entry.
 //!
 //! **Why it is this mapping's page.** Whoever removes a mapping flushes before it releases the AddressSpace lock, so no later mapping of
 //! the same address can be made, let alone fault, before this section has ended.
