@@ -6,6 +6,7 @@ mod files;
 mod fixture;
 mod harness;
 mod machine;
+mod moves;
 mod pmem;
 mod removal;
 mod served_faults;
