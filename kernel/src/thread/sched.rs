@@ -79,7 +79,7 @@ struct Local {
 /// How much longer each switch takes, in microseconds; for tests.
 static DELAY_US: AtomicU64 = AtomicU64::new(0);
 
-/// Lets each switch take `us` microseconds longer, between the moment when the thread that is left can be woken or is queued, and the one
+/// Lets each switch away from a thread that is not an idle one take `us` microseconds longer, between the moment when the thread that is left can be woken or is queued, and the one
 /// when its registers are saved. For tests, which would hardly ever meet a switch under way without it. 0 ends it.
 pub fn inject_switch_delay(us: u64) {
     // Relaxed: a test's own order of events suffices.
@@ -429,7 +429,8 @@ fn switch_to(me: usize, prev: usize, next: usize, now_ns: u64) {
     // Relaxed: see `inject_switch_delay`.
     match DELAY_US.load(Ordering::Relaxed) {
         0 => {}
-        us => time::spin_us(us),
+        us if prev < MAX_THREADS => time::spin_us(us),
+        _ => {}
     }
     // SAFETY: the pointer of `next` is what an earlier switch saved or `first_frame` made, on a stack that nobody uses, for its
     // `on_cpu` was false when it was taken, or this very CPU left it (module head).

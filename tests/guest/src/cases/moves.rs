@@ -86,25 +86,43 @@ case! {
 }
 
 case! {
-    machine = "--cpus 4", seconds = 30,
-    /// A waker does not send a thread whose registers are still being saved to another CPU: that would run on its stack, too. The
-    /// pinned threads let each CPU be busy or idle by turns.
+    machine = "--cpus 3", seconds = 20,
+    /// A waker does not send a thread whose registers are still being saved to another CPU, even if its own has somebody else to run and
+    /// another has nothing: that CPU would run on the same stack.
     fn a_thread_woken_while_it_is_left_stays() {
-        let _slow = SlowSwitches::new(300);
-        let end = now_us() + 2_000_000;
-        let pinned = (0..4).map(|n| thread::spawn_on(n, "pinned", wander(n as u64, end)).expect("a thread"));
-        let pinned: Vec<_> = pinned.collect();
-        let shared = Arc::new((WaitQueue::new(), AtomicU64::new(0)));
-        let players: Vec<_> = (0..3).map(|side| {
-            let shared = shared.clone();
-            thread::spawn("player", move || while now_us() < end {
-                // Woken by the others while it is still being left.
-                let _ = shared.0.wait_until(|| shared.1.load(Ordering::Acquire) % 3 == side, &Wait::for_us(3_000));
-                shared.1.fetch_add(1, Ordering::AcqRel);
-                shared.0.wake_all();
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new((WaitQueue::new(), AtomicBool::new(false), AtomicU64::new(0)));
+        let came = shared.clone();
+        let busy = {
+            let (stop, came) = (stop.clone(), came.clone());
+            thread::spawn_on(2, "busy", move || {
+                came.2.fetch_add(1, Ordering::AcqRel);
+                while !stop.load(Ordering::Acquire) { spin_loop() }
             }).expect("a thread")
-        }).collect();
-        pinned.into_iter().chain(players).for_each(thread::JoinHandle::join);
+        };
+        let waker = thread::spawn_on(1, "waker", move || {
+            came.2.fetch_add(1, Ordering::AcqRel);
+            spin_until("the thread waits", || came.0.len() == 1);
+            time::spin_us(5_000);
+            came.1.store(true, Ordering::Release);
+            came.0.wake_all();
+        }).expect("a thread");
+        let left = thread::spawn_on(0, "spawner", move || {
+            spin_until("both are busy", || shared.2.load(Ordering::Acquire) == 2);
+            thread::spawn("left", move || {
+                stop.store(true, Ordering::Release);
+                time::spin_us(2_000); // CPU 2 has nothing to do now
+                let slow = SlowSwitches::new(40_000);
+                let other = thread::spawn_on(here(), "next", || ());
+                let woken = shared.0.wait_until(|| shared.1.load(Ordering::Acquire), &Wait::for_us(5_000_000));
+                drop(slow);
+                assert_eq!(woken, Ok(()));
+                other.expect("a thread").join();
+            })
+        }).expect("a thread").join();
+        left.expect("a thread").join();
+        waker.join();
+        busy.join();
     }
 }
 

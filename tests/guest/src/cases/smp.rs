@@ -138,9 +138,11 @@ fn meet(count: usize, pinned: bool) {
                 let woken =
                     go.1.wait_until(|| go.0.load(Ordering::Acquire), &Wait::forever());
                 assert_eq!(woken, Ok(()));
-                came.fetch_add(1, Ordering::AcqRel);
-                irq_off(|| spin_until("all at once", || came.load(Ordering::Acquire) == count));
-                here()
+                irq_off(|| {
+                    came.fetch_add(1, Ordering::AcqRel);
+                    spin_until("all at once", || came.load(Ordering::Acquire) == count);
+                    here()
+                })
             };
             let spawned = if pinned {
                 thread::spawn_on(n, "meet", wait)
