@@ -3,7 +3,7 @@
 //! From the outside in:
 //! - [`cli`]: the command line of `cargo run`; [`options`] and [`pmem`] are its words for a machine.
 //! - [`session`]: one run of the kernel from its start to an exit code.
-//! - [`bench`]: the benchmarks: their table, their JSON file, and whether two runs agree.
+//! - [`mod@bench`]: the benchmarks: their table, their JSON file, and whether two runs agree.
 //! - [`machine`]: a machine as data, and the QEMU command line that it becomes; [`scratch`] files live as long as it does.
 //! - [`qemu`]: the running process, which never outlives this one; [`console`] and [`terminal`]: what passes through it.
 //! - [`host_fs`]: the file system in a pmem image, without a machine; [`pmem_file`] is its memory.

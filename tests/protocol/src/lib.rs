@@ -4,7 +4,7 @@
 //! - [`console`]: marks in the first serial port's stream that keep command output apart from everything else.
 //! - [`exit`]: what the kernel writes to the debug-exit device, and what the driver makes of it.
 //! - [`pattern`]: the contents of the scratch disk, which the tour checks after a DMA transfer.
-//! - [`bench`]: the table of the benchmarks.
+//! - [`mod@bench`]: the table of the benchmarks.
 //! - [`control`], [`case`]: the test kernel's control port (the second serial port) and its list of cases.
 
 #![no_std]
