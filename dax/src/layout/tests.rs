@@ -358,6 +358,36 @@ fn breaking_waiting_and_deleting_allocate_nothing() {
     assert_eq!((seen, file.mapping.pages.stats().nodes), (0, 0));
 }
 
+/// New pins of a mapped page pass without a fault: the breaker hears of the mapping, and takes it away.
+#[test]
+fn a_page_mapped_anew_is_unmapped_again_though_its_pin_is_held() {
+    let (file, process) = setup(8);
+    let pin = process.pin(5);
+    let (tell, hear) = mpsc::channel();
+    thread::scope(|s| {
+        let file = &file;
+        let breaker = s.spawn(move || {
+            let observer = move |event| {
+                if let BreakEvent::Retry = event {
+                    let _ = tell.send(());
+                }
+            };
+            let mut report = BreakReport::observed(&observer);
+            let idle = break_layouts(&file.inode, &file.mapping, 0..8, patient(), &mut report);
+            idle.map(|_idle| ()).unwrap();
+        });
+        thread::sleep(Duration::from_millis(50));
+        process.write(5).unwrap();
+        let again = hear.recv_timeout(Duration::from_secs(4));
+        drop(pin);
+        breaker.join().unwrap();
+        assert!(
+            again.is_ok(),
+            "the page stays mapped while the breaker sleeps"
+        );
+    });
+}
+
 /// Pins that overlap: without a breaker the page is never without one.
 #[test]
 fn a_breaker_gets_through_a_stream_of_pins() {
@@ -365,18 +395,20 @@ fn a_breaker_gets_through_a_stream_of_pins() {
     let (done, pins) = (AtomicBool::new(false), AtomicU32::new(0));
     thread::scope(|s| {
         let _stop = Stop(&done);
-        for _ in 0..8 {
-            s.spawn(|| {
+        for n in 0..10 {
+            let (process, done, pins) = (&process, &done, &pins);
+            s.spawn(move || {
+                thread::sleep(Duration::from_micros(2_500) * n);
                 while !done.load(Ordering::Relaxed) {
                     let pin = process.pin(1);
-                    thread::sleep(Duration::from_millis(4));
+                    thread::sleep(Duration::from_millis(25));
                     drop(pin);
                     pins.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         for _ in 0..3 {
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(40));
             let idle = try_break(&file, 0..4, patient());
             assert!(idle.is_ok(), "the breaker starves");
         }
