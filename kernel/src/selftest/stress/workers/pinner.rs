@@ -19,7 +19,12 @@ pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
     let Some(file) = worker.round.file(&mut worker.dice) else {
         return Ok(());
     };
-    let view = worker.view(&file)?;
+    // Now and then through another address space: the slow path has its pages, whoever runs there.
+    let index = match worker.dice.one_in(4) {
+        true => worker.dice.below(worker.round.spaces.len() as u64) as usize,
+        false => worker.space_index,
+    };
+    let view = file.view(index, &worker.round.spaces[index])?;
     let held = Held::take(worker, &file, &view)?;
     for _ in 0..worker.dice.below(LOOKS) + 1 {
         held.look(worker);
@@ -75,7 +80,7 @@ impl<'a> Held<'a> {
             pin_user_pages_fast
         };
         let at = view.at(page * file.stride);
-        let pages = pin(worker.space(), at, count as usize, write)?;
+        let pages = pin(&view.space, at, count as usize, write)?;
         // Relaxed: as in `drop`.
         file.pins.fetch_add(1, Ordering::Relaxed);
         let held = Held { file, page, pages };
