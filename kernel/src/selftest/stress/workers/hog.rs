@@ -13,6 +13,9 @@ const PATH: &str = "/hog";
 /// Pages that are taken at a time.
 const PIECE: u64 = 16;
 
+/// Blocks from which on it takes small pieces.
+const LAST: u64 = 256;
+
 /// What the hog keeps: its file and how far it is.
 #[derive(Default)]
 pub struct Hog {
@@ -30,9 +33,14 @@ impl Hog {
                 .clone(),
         };
         worker.begins("fill the file system", 0, self.pages);
-        let (at, len) = (self.pages * PAGE_SIZE, PIECE * PAGE_SIZE);
-        // Zeroed: a block that somebody still holds is overwritten.
-        let taken = worker.round.fs.fallocate(&inode, at, len, Fill::Zeroed);
+        let (pages, fill) = match worker.round.fs.statfs().space.free {
+            // At once, however slow the machine is.
+            free if free > LAST => (free - LAST / 2, Fill::Unwritten),
+            // Zeroed: a block that somebody still holds is overwritten.
+            _ => (PIECE, Fill::Zeroed),
+        };
+        let (at, len) = (self.pages * PAGE_SIZE, pages * PAGE_SIZE);
+        let taken = worker.round.fs.fallocate(&inode, at, len, fill);
         self.pages = inode.stat().size.div_ceil(PAGE_SIZE);
         match taken.map_err(Trouble::from) {
             Ok(()) => Ok(()),
