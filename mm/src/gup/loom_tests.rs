@@ -206,7 +206,7 @@ fn a_pin_is_seen_by_a_write_protection() {
 /// of it is present, so nothing else flushes.
 #[test]
 fn a_mapping_is_freed_behind_its_walkers() {
-    check(Bounds::preemptions(3).objects(256), || {
+    check(Bounds::preemptions(2).objects(256), || {
         let w = World::new();
         let walker = {
             let w = w.clone();
@@ -222,7 +222,7 @@ fn a_mapping_is_freed_behind_its_walkers() {
 /// The list grows, and the array that became too small is freed, while a walker searches it.
 #[test]
 fn a_list_grows_behind_its_walkers() {
-    check(Bounds::preemptions(3).objects(256), || {
+    check(Bounds::preemptions(2).objects(256), || {
         let w = World::new();
         w.fill(8);
         let walker = {
