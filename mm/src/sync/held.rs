@@ -171,8 +171,10 @@ pub struct HeldLocks {
     /// Spin locks and interrupts turned off, oldest first; kept in debug builds.
     spinning: [Slot; MAX_SPINNING],
     depth: AtomicU32,
-    /// Interrupt handlers under way on this thread, and where the first was entered; kept in debug builds.
+    /// Interrupt handlers under way on this thread.
+    #[cfg(debug_assertions)]
     handlers: AtomicU32,
+    /// Where the first of them was entered; kept in debug builds.
     handler: Slot,
     /// Sections with interrupts off, counted where they are waited for (`super::section`).
     #[cfg(not(target_os = "none"))]
@@ -193,6 +195,7 @@ impl HeldLocks {
             len: AtomicU32::new(0),
             spinning: [const { Slot::new() }; MAX_SPINNING],
             depth: AtomicU32::new(0),
+            #[cfg(debug_assertions)]
             handlers: AtomicU32::new(0),
             handler: Slot::new(),
             #[cfg(not(target_os = "none"))]

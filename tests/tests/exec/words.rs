@@ -67,10 +67,19 @@ const USES: &[&str] = &[
     "uptime",
     "mem",
     "rm /fN",
+    // On a device whose pages were used, and then on one whose were not.
+    "tour",
     "umount",
     "fsck",
     "tour",
     "umount",
+    "bench --list",
+    "bench touch.mapped",
+    "umount",
+    "selftest",
+    "trace on",
+    "trace dump --last 2",
+    "trace off",
 ];
 
 /// Ends of a machine: tried apart.
