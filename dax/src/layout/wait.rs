@@ -70,9 +70,10 @@ impl Waiting<'_, '_> {
             let wanted = |c: Counts| c.pinned == 0 || mapped_anew(c);
             // Why it ended is seen from the counts and the clock.
             let _ = self.until(wanted, true, wait, look.min(grace));
+            // Also when it wakes late: who held it past its grace is named before the wait ends.
+            self.tell_overdue();
             // Pins that come and go faster than we look must not hide the end of the wait.
             ended(wait)?;
-            self.tell_overdue();
             let (counts, now) = (self.mapping.counts_of(&self.held), now_us());
             if counts.pinned == 0 || now >= look {
                 return Ok(());
@@ -126,12 +127,15 @@ impl Waiting<'_, '_> {
             .next_grace_end(&self.pages, *self.told)
     }
 
-    /// Names the holders whose grace period has ended, each once.
+    /// Names the holders whose grace period has ended, each once; nobody once the page's pins are gone.
     fn tell_overdue(&mut self) {
         let now = now_us();
         while let Some((end, lease)) = self.next_grace_end().filter(|(end, _)| end.at_us <= now) {
-            *self.told = end;
             let held = self.mapping.held_now(self.held);
+            if held.counts.pinned == 0 {
+                return;
+            }
+            *self.told = end;
             self.report.last_held = Some(held);
             self.report.tell(|| BreakEvent::Overdue { held, lease });
         }
