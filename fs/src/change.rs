@@ -17,6 +17,7 @@ use crate::layout::{
     Block, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeImage, LEAF_EXTENTS, Leaf,
 };
 use crate::media_inode::{LeafRef, Leaves};
+use crate::record::PAYLOAD_WORDS;
 use crate::shared::{Shared, State};
 use crate::space::Goal;
 
@@ -103,8 +104,8 @@ impl<P: Pmem> Shared<P> {
             leaves: Leaves::new(),
             retired: ArrayVec::new(),
         };
-        if new.len() <= INLINE_EXTENTS {
-            plan.entries.extend(new.iter().map(Extent::to_words));
+        if let Some(entries) = inline(&old.image.body, new) {
+            plan.entries = entries;
         } else {
             plan.depth = 1;
             let groups = groups(old, new).map_or_else(|| regrouped(new), Ok)?;
@@ -154,6 +155,28 @@ impl<P: Pmem> Shared<P> {
             fresh.write(&self.media, 64 * index as u64, &line);
         }
     }
+}
+
+/// The extents as entries of the inode itself: if there are few enough, and a record holds what that changes beside all
+/// attributes. Else a leaf takes them, which changes one entry.
+fn inline(old: &Body, new: &[Extent]) -> Option<ArrayVec<[u64; 2], INLINE_EXTENTS>> {
+    if new.len() > INLINE_EXTENTS {
+        return None;
+    }
+    let entries: ArrayVec<_, INLINE_EXTENTS> = new.iter().map(Extent::to_words).collect();
+    let room = PAYLOAD_WORDS - (1 + CORE_WORDS);
+    (words_changed(old, &place(old, &entries)) <= room).then_some(entries)
+}
+
+/// Words of a record that say how a body differs: two for each entry, and one for each run of them.
+fn words_changed(old: &Body, new: &Body) -> usize {
+    let changed = |at: usize| old[at] != new[at];
+    let begins = |at: usize| at == 0 || !changed(at - 1);
+    let words = |at: usize| if begins(at) { 3 } else { 2 };
+    (0..INLINE_EXTENTS)
+        .filter(|at| changed(*at))
+        .map(words)
+        .sum()
 }
 
 /// Puts the entries where the old ones are, as far as they are the same, and the others into the places left.

@@ -543,7 +543,8 @@ mod tests {
         fs.punch(&f, 0, 8192 * 30, dax::layout::How::NoWait, report)
             .expect("punch");
         fs.settle();
-        assert_eq!(fs.lock().space.promised(), base + 11);
+        // 10 extents, still in a leaf: more new words than a record holds.
+        assert_eq!(fs.lock().space.promised(), base + 12);
         drop(f);
         fs.unlink("/f").expect("unlink");
         fs.settle();

@@ -287,7 +287,8 @@ fn a_file_in_many_pieces_uses_leaves_and_gives_them_back() {
     let fs = Fs::mount(ram, backing).expect("mount again");
     check(&fs);
     truncate(&fs, "/f", 10 * 8192);
-    assert_eq!(fs.stat("/f").expect("stat").blocks, 10);
+    // Ten pieces at once are more words than a record holds beside all attributes: they stay in one leaf.
+    assert_eq!(fs.stat("/f").expect("stat").blocks, 10 + 1);
     fs.unlink("/f").expect("unlink");
     let after = fs.statfs();
     assert_eq!(after.space.free + after.quarantined, before.space.free - 1);
@@ -328,4 +329,27 @@ fn unwritten_space_reads_as_zeroes_and_takes_writes() {
     let found = content(&fs, "/f");
     assert_eq!(found[50_001..50_006], *b"hello");
     assert_eq!(found.iter().filter(|b| **b != 0).count(), 5);
+}
+
+/// Holes leave an extent for each page, in leaves beyond 12. When few are left they go back into the inode, all of them new there:
+/// more words than a record holds, unless they stay in a leaf.
+#[test]
+fn a_cut_that_leaves_few_extents_of_many_fits_into_a_record() {
+    const EXTENTS: u64 = 30;
+    for left in 1..=13 {
+        let (ram, backing) = formatted(4 * MIB);
+        let fs = Fs::mount(ram.clone(), backing.clone()).expect("mount");
+        let f = fs.create("/f", 0o644).expect("create");
+        for page in 0..EXTENTS {
+            fs.write(&f, page * 8192, &[page as u8 + 1]).expect("write");
+        }
+        let cut = EXTENTS - left;
+        let punched = fs.punch(&f, 0, cut * 8192, forever(), &mut BreakReport::default());
+        punched.expect("punch");
+        let fs = Fs::mount(ram, backing).expect("mount again");
+        let found = content(&fs, "/f");
+        let first = |page: u64| found[page as usize * 8192];
+        assert!((0..cut).all(|page| first(page) == 0));
+        assert!((cut..EXTENTS).all(|page| first(page) == page as u8 + 1));
+    }
 }
