@@ -7,52 +7,19 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use common::process::Process;
 use common::*;
 use dax::layout::{BreakError, BreakEvent, BreakReport, How};
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{ChangeError, TruncateError, UnmountError, WriteError};
 use fs::{Fs, Inode};
-use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
-use mm::aspace::{Access, AddressSpace, FaultError, Prot, VaRange};
-use mm::fake::{HeapTables, ModelTlb};
-use mm::gup::{PinnedPages, pin_user_pages};
+use mm::addr::Pfn;
+use mm::aspace::{Access, FaultError};
 use mm::page::Owner;
 use mm::sync::Wait;
 
 const MIB: u64 = 1 << 20;
 type Ram = Arc<RamPmem>;
-
-/// A process that maps one file from its start on.
-struct Process {
-    space: Arc<AddressSpace>,
-    tlb: Arc<ModelTlb>,
-    at: VaRange,
-}
-
-impl Process {
-    fn new(file: &Arc<Inode<Ram>>, pages: u64) -> Self {
-        let tlb = ModelTlb::new();
-        let window = VaRange::new(VirtAddr::new(0x1000_0000_0000), 1 << 20).expect("range");
-        let space = AddressSpace::new(HeapTables::new(), tlb.clone(), window).expect("memory");
-        let prot = Prot::WRITE | Prot::USER;
-        let at = space
-            .map(file.clone(), 0, pages, prot, PageSize::Size4K)
-            .expect("map");
-        Self { space, tlb, at }
-    }
-
-    fn va(&self, page: u64) -> VirtAddr {
-        self.at.start() + page * PAGE_SIZE
-    }
-
-    fn touch(&self, page: u64, access: Access) -> Result<Pfn, FaultError> {
-        self.tlb.access(&self.space, self.va(page), access)
-    }
-
-    fn pin(&self, page: u64) -> PinnedPages {
-        pin_user_pages(&self.space, self.va(page), 1, true).expect("pin")
-    }
-}
 
 /// A mounted file system with `/f`: four blocks of 1, 2, 3 and 4.
 fn with_file() -> (Arc<Fs<Ram>>, Arc<Inode<Ram>>) {
@@ -101,7 +68,7 @@ fn truncate_waits_for_a_pin_holding_no_lock() {
     let (fs, f) = with_file();
     let other = fs.create("/other", 0o644).expect("create");
     let process = Process::new(&f, 4);
-    let pin = process.pin(2);
+    let pin = process.pin(2).expect("pin");
     let pfn = f.pfn(2).expect("storage");
     let free = fs.statfs();
     let (tell, told) = channel();
@@ -148,7 +115,7 @@ fn truncate_waits_for_a_pin_holding_no_lock() {
 fn who_does_not_wait_is_told_the_page_and_changes_nothing() {
     let (fs, f) = with_file();
     let process = Process::new(&f, 4);
-    let pin = process.pin(3);
+    let pin = process.pin(3).expect("pin");
     let before: Vec<_> = fs.extents(&f).collect();
     let report = &mut BreakReport::default();
     let Err(TruncateError::Break(BreakError::WouldBlock(held))) =
@@ -180,7 +147,7 @@ fn who_does_not_wait_is_told_the_page_and_changes_nothing() {
 fn the_block_of_a_pinned_page_is_not_handed_out_though_the_disk_is_full() {
     let (fs, f) = with_file();
     let process = Process::new(&f, 4);
-    let pin = process.pin(1);
+    let pin = process.pin(1).expect("pin");
     let pinned = f.pfn(1).expect("storage");
     process.space.unmap(process.at).expect("unmap");
     fs.unlink("/f").expect("unlink");

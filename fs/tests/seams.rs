@@ -5,40 +5,14 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use common::process::Process;
 use common::*;
 use dax::pmem::{MediaError, Pmem, RamPmem};
-use fs::{Fill, Fs, Inode};
-use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
-use mm::aspace::{Access, AddressSpace, FaultError, Prot, VaRange};
-use mm::fake::{HeapTables, ModelTlb};
+use fs::{Fill, Fs};
+use mm::aspace::{Access, FaultError};
 use mm::gup::{GupError, pin_user_pages};
 
 const MIB: u64 = 1 << 20;
-
-/// A process that maps one file from its start on.
-struct Process {
-    space: Arc<AddressSpace>,
-    tlb: Arc<ModelTlb>,
-    at: VaRange,
-}
-
-impl Process {
-    fn new<P: Pmem + 'static>(file: &Arc<Inode<P>>, pages: u64) -> Self {
-        let tlb = ModelTlb::new();
-        let window = VaRange::new(VirtAddr::new(0x1000_0000_0000), 1 << 20).expect("range");
-        let space = AddressSpace::new(HeapTables::new(), tlb.clone(), window).expect("memory");
-        let prot = Prot::WRITE | Prot::USER;
-        let at = space
-            .map(file.clone(), 0, pages, prot, PageSize::Size4K)
-            .expect("map");
-        Self { space, tlb, at }
-    }
-
-    fn touch(&self, page: u64, access: Access) -> Result<Pfn, FaultError> {
-        let va = self.at.start() + page * PAGE_SIZE;
-        self.tlb.access(&self.space, va, access)
-    }
-}
 
 /// A region on the heap that may be read-only, and that knows whether something was written and not fenced.
 struct Watched {
