@@ -1,13 +1,15 @@
 //! The run queues, one for each CPU, and the mask of CPUs that have nothing to run.
 //!
-//! A queue is a ring of slots behind a spin lock. Its owner takes from the front; another CPU with nothing to do takes the first
-//! thread that may move. A thread is in at most one queue, so a ring with a place for every slot never overflows.
+//! A queue is a list of slots behind a spin lock. Its owner takes from the front; another CPU with nothing to do takes the first
+//! thread that may move. A thread is in at most one queue, so a list with a place for every slot never overflows; taking from the front
+//! moves the rest, a byte each.
 //!
 //! The idle mask and the queues make one promise together: *a CPU that sleeps has an empty queue, or an interrupt on its way.* The
 //! owner sets its bit under the lock of its queue, having found it empty; whoever adds to the queue of another CPU interrupts it afterwards.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use arrayvec::ArrayVec;
 use spin::mutex::{Mutex, MutexGuard};
 
 use super::table::{ANYWHERE, SLOTS, THREADS};
@@ -16,11 +18,7 @@ use crate::cpu::{self, MAX_CPUS};
 const _: () = assert!(MAX_CPUS <= 64);
 
 /// The threads that wait for one CPU, in the order in which they came.
-pub(super) struct Ready {
-    slots: [u8; SLOTS],
-    first: usize,
-    len: usize,
-}
+type Ready = ArrayVec<u8, SLOTS>;
 
 pub(super) struct Queue {
     ready: Mutex<Ready>,
@@ -40,11 +38,7 @@ pub(super) fn of(index: usize) -> &'static Queue {
 impl Queue {
     const fn new() -> Self {
         Self {
-            ready: Mutex::new(Ready {
-                slots: [0; SLOTS],
-                first: 0,
-                len: 0,
-            }),
+            ready: Mutex::new(Ready::new_const()),
             len: AtomicUsize::new(0),
         }
     }
@@ -63,7 +57,7 @@ impl Queue {
     /// Adds the thread in `slot` at the end.
     pub fn push(&self, slot: usize) {
         let mut ready = self.lock();
-        ready.push(slot);
+        ready.push(slot as u8);
         self.note(&ready);
     }
 
@@ -71,9 +65,9 @@ impl Queue {
     pub fn take(&self, owner: usize, again: Option<usize>) -> Option<usize> {
         let mut ready = self.lock();
         if let Some(slot) = again {
-            ready.push(slot);
+            ready.push(slot as u8);
         }
-        let next = ready.remove(0);
+        let next = ready.pop_at(0).map(usize::from);
         self.note(&ready);
         if next.is_none() {
             set_idle(owner);
@@ -87,41 +81,15 @@ impl Queue {
             return None;
         }
         let mut ready = self.lock();
-        let at = (0..ready.len).find(|&i| may_move(ready.at(i)))?;
+        let at = ready.iter().position(|&slot| may_move(slot.into()))?;
         let slot = ready.remove(at);
         self.note(&ready);
-        slot
+        Some(slot.into())
     }
 
     fn note(&self, ready: &Ready) {
         // Relaxed: see `is_empty`.
-        self.len.store(ready.len, Ordering::Relaxed);
-    }
-}
-
-impl Ready {
-    fn at(&self, i: usize) -> usize {
-        usize::from(self.slots[(self.first + i) % SLOTS])
-    }
-
-    fn push(&mut self, slot: usize) {
-        debug_assert!(self.len < SLOTS, "a thread is queued twice");
-        self.slots[(self.first + self.len) % SLOTS] = slot as u8;
-        self.len += 1;
-    }
-
-    /// Takes the thread at place `i`; those before it move up.
-    fn remove(&mut self, i: usize) -> Option<usize> {
-        if i >= self.len {
-            return None;
-        }
-        let slot = self.at(i);
-        for j in (1..=i).rev() {
-            self.slots[(self.first + j) % SLOTS] = self.at(j - 1) as u8;
-        }
-        self.first = (self.first + 1) % SLOTS;
-        self.len -= 1;
-        Some(slot)
+        self.len.store(ready.len(), Ordering::Relaxed);
     }
 }
 
