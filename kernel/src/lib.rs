@@ -8,7 +8,6 @@
 extern crate alloc;
 
 #[cfg(any(test, target_os = "none"))]
-mod classes;
 pub mod memmap;
 pub mod selftest;
 pub mod shell;

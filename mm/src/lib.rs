@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod addr;
 pub mod aspace;
+pub mod classes;
 #[cfg(not(target_os = "none"))]
 pub mod fake;
 mod few;

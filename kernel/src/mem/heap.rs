@@ -1,4 +1,4 @@
-//! The kernel heap: linked_list_allocator, grown by frames at its end; small blocks that come back are kept by size ([`crate::classes`]).
+//! The kernel heap: linked_list_allocator, grown by frames at its end; small blocks that come back are kept by size ([`mm::classes`]).
 //!
 //! The heap owns a range of addresses and maps frames behind it when an allocation finds no room, up to [`MAX_BYTES`] and as long as
 //! [`RESERVE_FRAMES`] frames stay free for page tables and stacks. An allocation that still finds none returns null, and the
@@ -13,8 +13,8 @@ use mm::addr::{PAGE_SIZE, VirtAddr};
 use mm::mem::OutOfMemory;
 
 use super::{frames, paging};
-use crate::classes::{Class, Classes};
 use crate::lock::IrqLock;
+use mm::classes::{Class, Classes};
 
 const BASE: u64 = 0xffff_d000_0000_0000;
 const FIRST_BYTES: u64 = 2 << 20;

@@ -5,7 +5,7 @@
 //! instructions. So small blocks that are given back do not become holes: they go to a list of their size class and are the next to be
 //! handed out again, in a few instructions. The heap itself sees only large blocks come and go, and the first use of small ones.
 //!
-//! **Invariant.** A block in the list of a class was taken from the heap with exactly that class's layout ([`Classes::layout`]) and is
+//! **Invariant.** A block in the list of a class was taken from the heap with exactly that class's layout ([`Class::layout`]) and is
 //! used by nobody: its first word is the link. So it can be handed out to anyone of that class, and be given back to the heap.
 //!
 //! **Memory is not lost.** A class keeps what it once used, which no other class can have. When the heap finds nothing and cannot grow,
@@ -55,6 +55,12 @@ pub struct Classes {
 
 // SAFETY: the blocks in the lists are nobody else's, whichever CPU put them there.
 unsafe impl Send for Classes {}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Classes {
     /// Nothing is kept.
