@@ -1,33 +1,25 @@
 //! `holdfast fs`: the file system in a pmem image, by the very code that the kernel runs.
 
+pub mod errno;
+mod fuse;
+mod mounted;
+
 use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
-use dax::pmem::MappedPmem;
 use dax::pmem::Pmem;
-use dax::xarray::NodePool;
 use fs::dir::DirEntry;
-use fs::{Backing, Fs, Inode, Kind, MkfsOptions, fsck, mkfs};
-use mm::addr::{PAGE_SIZE, Pfn, PfnRange};
-use mm::pgmap::Pgmap;
+use fs::{Kind, MkfsOptions, fsck, mkfs};
 
+use self::mounted::{Mounted, Node, change, look, now_ns};
 use crate::outcome::Outcome;
 use crate::pmem::create_sparse;
 use crate::pmem_file::{Changes, PmemFile};
 use crate::size::Size;
 
-type Mounted = Fs<&'static MappedPmem>;
-type Node = Inode<&'static MappedPmem>;
-
-/// The frame where the image would lie in a machine: any will do, but not 0.
-const BASE: u64 = 1 << 20;
-/// The nodes that the page indexes start with; nothing is mapped here.
-const NODES: u32 = 64;
 const PIECE: usize = 1 << 20;
 
 /// What to do with the image.
@@ -91,6 +83,8 @@ pub enum FsCommand {
         #[arg(default_value = "/")]
         path: String,
     },
+    /// Mounts the file system on a directory of this machine, by FUSE, until Ctrl-C, SIGTERM or umount.
+    Mount(fuse::Mount),
 }
 
 impl FsCommand {
@@ -101,6 +95,7 @@ impl FsCommand {
     pub fn run(&self) -> Result<Outcome> {
         match self {
             Self::Fsck { image } => return check(image),
+            Self::Mount(mount) => mount.run(),
             Self::Mkfs { image, size, force } => make(image, *size, *force),
             Self::Info { image } => look(image, info),
             Self::Ls { image, path } => look(image, |fs| list(fs, path)),
@@ -124,12 +119,9 @@ fn make(image: &Path, size: Option<Size>, force: bool) -> Result<()> {
             Size(file.pmem.len())
         );
     }
-    let now_ns = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_nanos() as u64);
     let options = MkfsOptions {
         force,
-        now_ns,
+        now_ns: now_ns(),
         ..MkfsOptions::new(random()?)
     };
     let report = mkfs(&file.pmem, &options).with_context(|| image.display().to_string())?;
@@ -169,37 +161,6 @@ fn random() -> Result<[u8; 16]> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Mounts a private copy of the image.
-fn look(image: &Path, work: impl FnOnce(&Mounted) -> Result<()>) -> Result<()> {
-    let file = PmemFile::open(image, Changes::Dropped)?;
-    work(&*mount(&file, image)?)
-}
-
-/// Mounts the image, and unmounts it whether or not the work succeeds.
-fn change(image: &Path, work: impl FnOnce(&Mounted) -> Result<()>) -> Result<()> {
-    let file = PmemFile::open(image, Changes::Kept)?;
-    let fs = mount(&file, image)?;
-    let done = work(&fs);
-    fs.unmount()
-        .map_err(|(_, why)| anyhow!("{}: {why}", image.display()))?;
-    file.sync()?;
-    done
-}
-
-fn mount(file: &PmemFile, image: &Path) -> Result<Arc<Mounted>> {
-    let pages = file.pmem.len() / PAGE_SIZE;
-    let range = Pfn::new(BASE)
-        .and_then(|start| PfnRange::new(start, pages))
-        .with_context(|| format!("{}: less than a page", image.display()))?;
-    let zero_page = Pfn::new(BASE - 1).context("a frame")?;
-    let backing = Backing {
-        pgmap: Pgmap::new("image", range, None)?,
-        nodes: NodePool::new(NODES)?,
-        zero_page,
-    };
-    Fs::mount(file.pmem, backing).with_context(|| image.display().to_string())
 }
 
 fn info(fs: &Mounted) -> Result<()> {

@@ -1,0 +1,85 @@
+//! What is done with the content of a file.
+
+use dax::layout::{BreakReport, How};
+use fs::extents::Spot;
+use fs::{BLOCK_SIZE, Fill};
+use nix::errno::Errno;
+use nix::fcntl::FallocateFlags;
+
+use super::volume::{Answer, Volume, number};
+use crate::host_fs::mounted::Node;
+
+/// What `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// Content.
+    Data,
+    /// A hole, or storage that was never written; the end of the file is one.
+    Hole,
+}
+
+impl Volume {
+    /// Reads at most `size` bytes.
+    pub fn read(&self, node: &Node, off: u64, size: usize) -> Answer<Vec<u8>> {
+        let there = node.stat().size.saturating_sub(off);
+        let size = usize::try_from(there).map_or(size, |there| there.min(size));
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).map_err(|_| Errno::ENOMEM)?;
+        bytes.resize(size, 0);
+        let n = self.fs.read(node, off, &mut bytes).map_err(number)?;
+        bytes.truncate(n);
+        Ok(bytes)
+    }
+
+    /// Makes the file `size` bytes long. Nobody maps pages here, so nobody is waited for.
+    pub fn set_size(&self, node: &Node, size: u64) -> Answer<()> {
+        let mut report = BreakReport::default();
+        let done = self.fs.truncate(node, size, How::NoWait, &mut report);
+        done.map(drop).map_err(number)
+    }
+
+    /// `fallocate`, in the modes that there are: plain and punch.
+    pub fn allocate(&self, node: &Node, off: u64, len: u64, mode: i32) -> Answer<()> {
+        let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        match FallocateFlags::from_bits(mode) {
+            Some(flags) if flags.is_empty() => self
+                .fs
+                .fallocate(node, off, len, Fill::Unwritten)
+                .map_err(number),
+            Some(flags) if flags == punch => self.punch(node, off, len),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn punch(&self, node: &Node, off: u64, len: u64) -> Answer<()> {
+        let mut report = BreakReport::default();
+        let done = self.fs.punch(node, off, len, How::NoWait, &mut report);
+        done.map(drop).map_err(number)
+    }
+}
+
+/// The first offset from `off` on at which there is what `what` says.
+///
+/// # Errors
+/// `ENXIO` behind the end, and when no more content comes.
+pub fn seek(node: &Node, off: u64, what: Seek) -> Answer<u64> {
+    let size = node.stat().size;
+    if off >= size {
+        return Err(Errno::ENXIO);
+    }
+    let mut at = off;
+    while at < size {
+        let (content, end) = match node.spot(at / BLOCK_SIZE) {
+            Spot::Extent(extent) => (!extent.unwritten, extent.end()),
+            Spot::HoleUntil(end) => (false, end),
+        };
+        if content == (what == Seek::Data) {
+            return Ok(at);
+        }
+        at = end.saturating_mul(BLOCK_SIZE);
+    }
+    match what {
+        Seek::Data => Err(Errno::ENXIO),
+        Seek::Hole => Ok(size),
+    }
+}
