@@ -102,6 +102,9 @@ pub const BENCHES: &[Bench] = &[
     bench("gup.fast.4k.x64", "page", |b| {
         pins::pin(b, Gup::Fast, Small, 64)
     }),
+    bench("gup.fast.4k.x256", "page", |b| {
+        pins::pin(b, Gup::Fast, Small, 256)
+    }),
     bench("gup.fast.4k.x512", "page", |b| {
         pins::pin(b, Gup::Fast, Small, 512)
     }),

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use mm::aspace::AddressSpace;
 use mm::mem::{OutOfMemory, check_headroom, try_box};
-use mm::sync::{HeldList, HeldLocks, Runtime, SpinLock, ThreadId, Wait, WaitError, WaitQueue};
+use mm::sync::{HeldLocks, Runtime, SpinLock, TakenList, ThreadId, Wait, WaitError, WaitQueue};
 use x86_64::VirtAddr;
 use x86_64::instructions::interrupts;
 
@@ -198,8 +198,8 @@ pub struct ThreadInfo {
     pub ran_us: u64,
     /// How often it left a CPU.
     pub switches: u64,
-    /// The sleeping locks that it holds, oldest first; possibly a moment old.
-    pub held: HeldList,
+    /// The sleeping locks that it holds and where it took each, oldest first; possibly a moment old.
+    pub held: TakenList,
 }
 
 /// All threads, each as it is when it is looked at.
@@ -226,7 +226,7 @@ fn info(slot: usize) -> Option<ThreadInfo> {
         idle: slot >= MAX_THREADS,
         ran_us: sched::ran_ns(slot) / 1000,
         switches: t.switches.load(Ordering::Relaxed),
-        held: t.held.list(),
+        held: t.held.taken().collect(),
     })
 }
 

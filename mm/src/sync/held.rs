@@ -95,6 +95,9 @@ const MAX_SPINNING: usize = 8;
 /// The classes that a thread holds, in the order in which it took them.
 pub type HeldList = ArrayVec<&'static LockClass, MAX_HELD>;
 
+/// The locks that a thread holds, each with its place, in the order in which it took them.
+pub type TakenList = ArrayVec<Taken, MAX_HELD>;
+
 /// A lock that a thread holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {

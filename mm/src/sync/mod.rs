@@ -34,8 +34,8 @@ pub mod wait;
 
 pub use self::{
     held::{
-        HeldList, HeldLocks, InHandler, LockClass, Noted, Taken, check_nothing_held, class,
-        held_by_current, note_held,
+        HeldList, HeldLocks, InHandler, LockClass, Noted, Taken, TakenList, check_nothing_held,
+        class, held_by_current, note_held,
     },
     mutex::{Mutex, MutexGuard},
     runtime::{Runtime, ThreadId, current_thread, install_runtime, now_us, runtime, sleep_us},

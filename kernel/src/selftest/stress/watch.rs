@@ -99,8 +99,8 @@ fn everybody(round: &Round) -> String {
 fn describe(thread: &ThreadInfo, text: &mut String) {
     let state = format!("{:?}", thread.state).to_lowercase();
     let _ = write!(text, "; thread {} {state}, holds [", thread.id);
-    for (i, class) in thread.held.iter().enumerate() {
-        let _ = write!(text, "{}{}", if i > 0 { ", " } else { "" }, class.name);
+    for (i, lock) in thread.held.iter().enumerate() {
+        let _ = write!(text, "{}{}", if i > 0 { ", " } else { "" }, lock);
     }
     text.push(']');
 }

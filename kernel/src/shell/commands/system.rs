@@ -10,6 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use mm::sync::Taken;
 
 pub const THREADS: Command<Machine> =
     command("threads", "", "lists the kernel's threads", "", threads);
@@ -51,14 +52,9 @@ fn all_threads() -> Result<Vec<ThreadInfo>, CommandError> {
     Ok(list)
 }
 
-fn held(thread: &ThreadInfo) -> Value {
-    Value::List(
-        thread
-            .held
-            .iter()
-            .map(|class| Value::from(class.name))
-            .collect(),
-    )
+/// The locks that a thread holds, each as `of` shows it.
+fn held(thread: &ThreadInfo, of: fn(&Taken) -> Value) -> Value {
+    Value::List(thread.held.iter().map(of).collect())
 }
 
 fn threads(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
@@ -80,7 +76,7 @@ fn threads(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
             t.cpu.into(),
             ran,
             t.switches.into(),
-            held(&t),
+            held(&t, |lock| lock.class.name.into()),
         ]);
     }
     out.table(table);
@@ -94,7 +90,11 @@ fn locks(_: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     if !holding.is_empty() {
         let mut table = Table::new(&["thread", "name", "held"], "");
         for t in &holding {
-            table.row([t.id.get().into(), t.name.to_string().into(), held(t)]);
+            table.row([
+                t.id.get().into(),
+                t.name.to_string().into(),
+                held(t, |lock| format!("{} at {}", lock.class, lock.place).into()),
+            ]);
         }
         out.table(table);
     }
