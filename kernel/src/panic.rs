@@ -62,6 +62,13 @@ fn claim() -> bool {
     }
 }
 
+/// Stops the other CPUs of a machine that has ended and may be unable to switch itself off. After a panic they have stopped already.
+pub(crate) fn stop_machine() {
+    if claim() {
+        cpu::stop_others();
+    }
+}
+
 /// Stops the other CPUs by a non-maskable interrupt, wherever they are, so that nothing comes between the lines and the locks that they
 /// held can be broken. One that does not stop in time is told.
 fn stop_others() {
