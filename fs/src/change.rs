@@ -222,11 +222,18 @@ impl Tx<'_, Building> {
         Ok(())
     }
 
-    /// Stores all attributes of a new inode `ino`.
-    pub(crate) fn put_new_inode(&mut self, ino: Ino, new: &InodeImage) -> Result<(), RecordFull> {
+    /// Stores all attributes of a new inode `ino`, and the first `body` words after them.
+    pub(crate) fn put_new_inode(
+        &mut self,
+        ino: Ino,
+        new: &InodeImage,
+        body: usize,
+    ) -> Result<(), RecordFull> {
         let words = new.core.to_words(new.checksum(self.uuid(), ino));
-        let at = MetaAddr::inode(self.geometry(), ino, 0);
-        self.store(at, &words)
+        let g = *self.geometry();
+        self.store(MetaAddr::inode(&g, ino, 0), &words)?;
+        let body = &new.body.as_flattened()[..body];
+        self.store(MetaAddr::inode(&g, ino, CORE_WORDS), body)
     }
 }
 
@@ -234,23 +241,25 @@ impl Tx<'_, Building> {
 pub(crate) struct Edit {
     pub old: InodeImage,
     pub new: InodeImage,
+    /// The lazy time that goes along.
+    lazy: Option<u64>,
 }
 
 impl<P: Pmem> Vnode<P> {
     /// Begins a change: the lazy time goes along with it.
     pub(crate) fn edit(&self) -> Edit {
         let attr = self.attr.lock();
-        let old = attr.image;
+        let (old, lazy) = (attr.image, attr.lazy_mtime);
         let mut new = old;
-        new.core.mtime = attr.lazy_mtime.unwrap_or(old.core.mtime);
-        Edit { old, new }
+        (new.core.mtime, new.core.ctime) = attr.times();
+        Edit { old, new, lazy }
     }
 
-    /// Takes a committed change over.
+    /// Takes a committed change over. A lazy time that came meanwhile stays: a write in place does not hold the commit lock.
     pub(crate) fn adopt(&self, edit: &Edit) {
         let mut attr = self.attr.lock();
         attr.image = edit.new;
-        attr.lazy_mtime = None;
+        attr.settled(edit.lazy);
     }
 
     /// Commits a change of attributes alone.
@@ -371,38 +380,11 @@ impl<P: Pmem> Vnode<P> {
         let result = after(&tx);
         let mut attr = self.attr.lock();
         attr.image = edit.new;
-        attr.lazy_mtime = None;
+        attr.settled(edit.lazy);
         attr.leaves = leaves;
         let old = core::mem::replace(&mut attr.map, map);
         drop(attr);
         drop(old);
         Ok(result)
-    }
-}
-
-/// Makes a new, empty inode's image.
-pub(crate) fn new_image(
-    mode: u16,
-    nlink: u32,
-    parent: Ino,
-    generation: u32,
-    now: u64,
-) -> InodeImage {
-    InodeImage {
-        core: Core {
-            mode,
-            entries: 0,
-            depth: 0,
-            nlink,
-            mtime: now,
-            ctime: now,
-            parent,
-            size: 0,
-            uid: 0,
-            gid: 0,
-            generation,
-            atime: now,
-        },
-        body: [[0; 2]; INLINE_EXTENTS],
     }
 }

@@ -12,6 +12,8 @@ use crate::dir::NameError;
 use crate::gate::Gone;
 use crate::layout::{Block, Ino, SuperblockFault};
 use crate::media_inode::{Corrupt, LoadError, StateFault};
+use crate::path::LINKS_MAX;
+use crate::symlink::TargetError;
 
 /// Nothing could be changed: what every changing operation has in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -66,6 +68,9 @@ pub enum LookupError {
     /// A part of the path is no directory.
     #[error("not a directory")]
     NotDir,
+    /// More symbolic links than a path may follow, most likely a ring of them.
+    #[error("more than {LINKS_MAX} symbolic links on the way")]
+    Loop,
     /// A part of the path is no name.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -86,7 +91,45 @@ impl From<OutOfMemory> for LookupError {
     }
 }
 
-/// Why no name was made (create, mkdir, link).
+/// Why the text of a symbolic link could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ReadlinkError {
+    /// The device is gone, or going.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// It is something else.
+    #[error("not a symbolic link")]
+    NotSymlink,
+    /// The media is wrong, or does not answer.
+    #[error(transparent)]
+    Corrupt(#[from] Corrupt),
+}
+
+impl From<ReadlinkError> for LookupError {
+    fn from(error: ReadlinkError) -> Self {
+        match error {
+            ReadlinkError::Gone(gone) => Self::Gone(gone),
+            ReadlinkError::NotSymlink => Self::NotFound,
+            ReadlinkError::Corrupt(corrupt) => corrupt.into(),
+        }
+    }
+}
+
+/// Why attributes were not changed. They are as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SetAttrError {
+    /// The change could not be made.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+impl From<RecordFull> for SetAttrError {
+    fn from(error: RecordFull) -> Self {
+        Self::Change(error.into())
+    }
+}
+
+/// Why no name was made (create, mkdir, symlink, link).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CreateError {
     /// The directory was not found.
@@ -95,6 +138,9 @@ pub enum CreateError {
     /// The name exists.
     #[error("it exists already")]
     Exists,
+    /// The target of a symbolic link is none.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// A directory cannot have a second name.
     #[error("a directory cannot have a second name")]
     IsDir,

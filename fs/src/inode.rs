@@ -44,6 +44,25 @@ pub(crate) struct Attr {
     pub lazy_mtime: Option<u64>,
 }
 
+impl Attr {
+    /// The times of content and attributes, the lazy one counted in.
+    pub fn times(&self) -> (u64, u64) {
+        let core = &self.image.core;
+        let lazy = self.lazy_mtime;
+        (
+            lazy.unwrap_or(core.mtime),
+            lazy.map_or(core.ctime, |lazy| lazy.max(core.ctime)),
+        )
+    }
+
+    /// A record carries the lazy time `lazy`; one that came since stays.
+    pub fn settled(&mut self, lazy: Option<u64>) {
+        if self.lazy_mtime == lazy {
+            self.lazy_mtime = None;
+        }
+    }
+}
+
 /// Attributes, as `stat` gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -53,9 +72,9 @@ pub struct Stat {
     pub generation: u32,
     /// Type.
     pub kind: Kind,
-    /// Type and permission bits.
+    /// Type and permission bits, as POSIX has them: what `setattr` set, sticky and set-id bits included.
     pub mode: u16,
-    /// Names.
+    /// Names; of a directory 2, and 1 for each directory in it.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
@@ -65,11 +84,13 @@ pub struct Stat {
     pub size: u64,
     /// Blocks of storage, leaves included.
     pub blocks: u64,
-    /// Nanoseconds.
+    /// Of a device: its number, as `makedev` of the host packs it into 32 bits; else 0.
+    pub rdev: u32,
+    /// When the content changed last, or what somebody set it to. Nanoseconds since 1970, as all three.
     pub mtime: u64,
-    /// Nanoseconds.
+    /// When anything changed last: content, attributes or number of names.
     pub ctime: u64,
-    /// Nanoseconds.
+    /// When it was made, or what somebody set it to: reading does not change it.
     pub atime: u64,
 }
 
@@ -211,6 +232,7 @@ impl<P: Pmem> Vnode<P> {
     pub fn stat(&self) -> Stat {
         let attr = self.attr.lock();
         let core = attr.image.core;
+        let (mtime, ctime) = attr.times();
         Stat {
             ino: self.ino,
             generation: core.generation,
@@ -221,8 +243,9 @@ impl<P: Pmem> Vnode<P> {
             gid: core.gid,
             size: core.size,
             blocks: attr.map.blocks() + attr.leaves.len() as u64,
-            mtime: attr.lazy_mtime.unwrap_or(core.mtime),
-            ctime: core.ctime,
+            rdev: if self.kind.is_device() { core.extra } else { 0 },
+            mtime,
+            ctime,
             atime: core.atime,
         }
     }

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 mod api;
+mod attr;
 mod change;
 pub mod commit;
 mod cut;
@@ -29,16 +30,20 @@ pub mod layout;
 pub mod media_inode;
 mod mkfs;
 mod names;
+mod path;
 mod record;
 mod removal;
 mod rename;
 mod shared;
+mod slots;
 pub mod space;
 mod superblock;
+mod symlink;
 mod table;
 mod worker;
 
 pub use api::CreateSizedError;
+pub use attr::{NewInode, Owner, SetAttr};
 pub use cut::TruncateReport;
 pub use file::{Fill, MAX_SIZE};
 pub use fs::{Fs, MountReport, StatFs};
@@ -47,6 +52,9 @@ pub use gate::Gone;
 pub use inode::{Content, Inode, Stat, Vnode};
 pub use layout::{BLOCK_SIZE, Ino, Kind, ROOT};
 pub use mkfs::{MkfsError, MkfsOptions, MkfsReport, mkfs};
+pub use path::LINKS_MAX;
 pub use removal::{HeldPage, RemovalError, remove_pgmap};
+pub use rename::RenameMode;
 pub use shared::Backing;
+pub use symlink::TargetError;
 pub use worker::{Finished, Worker};

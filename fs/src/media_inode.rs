@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::commit::Media;
 use crate::extents::{ExtentMap, Overlap};
 use crate::layout::{
-    BLOCK_SIZE, Block, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage, Kind, Leaf,
+    BLOCK_SIZE, Block, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage, Leaf,
     LeafFault,
 };
 
@@ -57,6 +57,33 @@ pub enum Corrupt {
         /// What is wrong.
         fault: LeafFault,
     },
+    /// The text of a symbolic link could not be read.
+    #[error("symbolic link {ino}, text at offset {offset:#x}: {source}")]
+    TextMedia {
+        /// The link.
+        ino: Ino,
+        /// Byte offset in the region.
+        offset: u64,
+        /// What the region said.
+        source: MediaError,
+    },
+    /// The text of a symbolic link is wrong.
+    #[error(
+        "symbolic link {ino}, text at offset {offset:#x}: checksum is {found:#010x}, should be {expected:#010x}"
+    )]
+    Text {
+        /// The link.
+        ino: Ino,
+        /// Byte offset in the region.
+        offset: u64,
+        /// On the media.
+        found: u32,
+        /// By the content.
+        expected: u32,
+    },
+    /// A symbolic link says that its text stands in a block, and names none that was written.
+    #[error("symbolic link {0} has no text")]
+    NoText(Ino),
     /// A directory entry could not be read.
     #[error("directory {dir}, slot {slot} at offset {offset:#x}: {source}")]
     DentryMedia {
@@ -234,12 +261,7 @@ impl<P: Pmem> Ground<'_, P> {
         let wrong = |fault| Corrupt::Inode { ino, offset, fault };
         let mut list = Vec::new();
         let mut leaves = Leaves::new();
-        let symlink = inode.core.kind() == Some(Kind::Symlink);
-        let entries = if symlink {
-            0
-        } else {
-            usize::from(inode.core.entries)
-        };
+        let entries = usize::from(inode.core.entries);
         list.try_reserve(entries).map_err(|_| OutOfMemory)?;
         for (index, words) in inode.body[..entries].iter().enumerate() {
             if inode.core.depth == 0 {

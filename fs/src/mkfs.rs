@@ -149,6 +149,7 @@ fn root(o: &MkfsOptions) -> [u64; CORE_WORDS] {
         uid: 0,
         gid: 0,
         generation: 1,
+        extra: 0,
         atime: o.now_ns,
     };
     let image = InodeImage {

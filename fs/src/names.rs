@@ -1,4 +1,4 @@
-//! Names: lookup, readdir, create, mkdir, link, unlink, rmdir, rename. Each is one record (a name over 44 bytes one or two more, before it).
+//! Names: lookup, readdir, create, mkdir, link, unlink, rmdir. Each is one record (a name over 44 bytes one or two more, before it).
 //!
 //! All of it runs under the commit lock, on indexes and attributes that change only under it. So nothing needs to be checked
 //! twice, no two inodes are ever locked together, and a cycle of directories cannot arise between the check and the rename.
@@ -6,27 +6,26 @@
 use alloc::sync::Arc;
 
 use dax::pmem::Pmem;
-use mm::mem::{OutOfMemory, check_headroom};
+use mm::mem::check_headroom;
 
-use crate::change::{Edit, new_image};
-use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring};
+use crate::attr::NewInode;
+use crate::change::Edit;
+use crate::commit::RecordKind;
 use crate::dir::{DirEntry, Found, Name};
 use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
-use crate::extents::ExtentMap;
 use crate::fs::Fs;
 use crate::gate::Inside;
-use crate::inode::{Inode, Stat};
-use crate::layout::{
-    BLOCK_SIZE, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, ROOT, name_hash,
-};
-use crate::media_inode::{Corrupt, Leaves, Loaded, state_word};
+use crate::inode::Inode;
+use crate::layout::{CORE_WORDS, Ino, Kind};
+use crate::media_inode::{Corrupt, Leaves, Loaded};
+use crate::record::PAYLOAD_WORDS;
 use crate::shared::State;
-use crate::space::Goal;
+use crate::slots::head_len;
+use crate::space::Free;
+use crate::symlink::{Stored, Target, TargetError};
 
-/// Inodes that the table is grown by.
-const TABLE_STEP: u32 = 256;
-/// Tails of a name that fit into one record.
-const TAILS_A_RECORD: usize = 3;
+/// Words of a record that say that a directory changed: where, both times, the checksum.
+const DIR_WORDS: usize = 4;
 
 /// Where a name is, or will be: a directory, and the name in it.
 pub(crate) struct Place<'a, P: Pmem> {
@@ -35,45 +34,6 @@ pub(crate) struct Place<'a, P: Pmem> {
 }
 
 impl<P: Pmem> Fs<P> {
-    /// The root directory.
-    pub fn root(&self) -> Result<Arc<Inode<P>>, LookupError> {
-        self.inode(ROOT)
-    }
-
-    /// The inode at `path`: names between slashes, from the root; empty names and `.` say nothing, `..` goes up.
-    pub fn open(&self, path: &str) -> Result<Arc<Inode<P>>, LookupError> {
-        self.walk(path.as_bytes())
-    }
-
-    fn walk(&self, path: &[u8]) -> Result<Arc<Inode<P>>, LookupError> {
-        let mut at = self.root()?;
-        for name in path.split(|byte| *byte == b'/') {
-            at = match name {
-                b"" | b"." => at,
-                b".." => {
-                    // Read first: looking the inode up takes sleeping locks.
-                    let parent = at.attr.lock().image.core.parent;
-                    self.inode(parent)?
-                }
-                name => self.lookup(&at, name)?,
-            };
-        }
-        Ok(at)
-    }
-
-    /// The directory of `path`, and its last name.
-    pub(crate) fn place<'a>(&self, path: &'a str) -> Result<Place<'a, P>, LookupError> {
-        let path = path.trim_end_matches('/').as_bytes();
-        let cut = path.iter().rposition(|byte| *byte == b'/');
-        let (dir, name) = cut.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
-        let name = Name::new(name)?;
-        let dir = self.walk(dir)?;
-        if dir.kind() != Kind::Dir {
-            return Err(LookupError::NotDir);
-        }
-        Ok(Place { dir, name })
-    }
-
     /// The inode that `name` leads to in `dir`.
     pub fn lookup(&self, dir: &Inode<P>, name: &[u8]) -> Result<Arc<Inode<P>>, LookupError> {
         let name = Name::new(name)?;
@@ -98,11 +58,6 @@ impl<P: Pmem> Fs<P> {
         Ok(found.transpose()?.flatten())
     }
 
-    /// The attributes of what `path` leads to.
-    pub fn stat(&self, path: &str) -> Result<Stat, LookupError> {
-        Ok(self.open(path)?.stat())
-    }
-
     /// The first entry of `dir` at or after `cookie` (0: the first of all); `None` at the end. `.` and `..` are not given.
     pub fn readdir(&self, dir: &Inode<P>, cookie: u64) -> Result<Option<DirEntry>, LookupError> {
         let _inside = self.shared.gate.enter()?;
@@ -124,74 +79,96 @@ impl<P: Pmem> Fs<P> {
 
     /// Makes an empty file. `mode`: permission bits.
     pub fn create(&self, path: &str, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
-        let _inside = self.begin()?;
-        let place = self.place(path)?;
-        self.make(&place, Kind::File, mode)
+        self.create_as(path, &NewInode::new(Kind::File, mode))
     }
 
     /// Makes an empty directory.
     pub fn mkdir(&self, path: &str, mode: u16) -> Result<Arc<Inode<P>>, CreateError> {
-        let _inside = self.begin()?;
-        let place = self.place(path)?;
-        self.make(&place, Kind::Dir, mode)
+        self.create_as(path, &NewInode::new(Kind::Dir, mode))
     }
 
-    /// Makes `name` in a directory: what [`Fs::create`] and [`Fs::mkdir`] do by path.
+    /// Makes what `new` says: a file, a directory, a pipe, a socket or a device.
+    pub fn create_as(&self, path: &str, new: &NewInode) -> Result<Arc<Inode<P>>, CreateError> {
+        let _inside = self.begin()?;
+        let place = self.place(path)?;
+        self.make(&place, new, None)
+    }
+
+    /// As [`Fs::create_as`], in a directory.
     pub fn create_in(
         &self,
         dir: &Arc<Inode<P>>,
         name: &[u8],
-        kind: Kind,
-        mode: u16,
+        new: &NewInode,
     ) -> Result<Arc<Inode<P>>, CreateError> {
         let _inside = self.begin()?;
         let place = Place {
             dir: dir.clone(),
             name: Name::new(name)?,
         };
-        self.make(&place, kind, mode)
+        self.make(&place, new, None)
     }
 
-    fn make(
+    /// Makes an inode and its name; `target` is the text of a symbolic link. The caller is inside.
+    pub(crate) fn make(
         &self,
         place: &Place<'_, P>,
-        kind: Kind,
-        mode: u16,
+        new: &NewInode,
+        target: Option<Target<'_>>,
     ) -> Result<Arc<Inode<P>>, CreateError> {
         let Place { dir, name } = place;
+        if new.kind == Kind::Symlink && target.is_none() {
+            return Err(TargetError::Empty.into());
+        }
         let mut state = self.lock();
         let state = &mut *state;
         self.vacant(state, place)?;
         let slot = self.reserve_slots(state, dir, *name)?;
         let ino = self.vacant_inode(state)?;
         let now = self.shared.now();
-        let is_dir = kind == Kind::Dir;
-        let nlink = if is_dir { 2 } else { 1 };
-        let parent = if is_dir { dir.ino() } else { 0 };
-        let generation = self.generation(ino)?.wrapping_add(1);
-        let image = new_image(kind.bits() | mode & 0o7777, nlink, parent, generation, now);
         let mut edit = dir.edit();
         (edit.new.core.mtime, edit.new.core.ctime) = (now, now);
-        if is_dir {
+        if new.kind == Kind::Dir {
             let links = edit.new.core.nlink.checked_add(1);
             edit.new.core.nlink = links.ok_or(CreateError::TooManyLinks)?;
         }
-        let words = self.head(dir, *name, ino, kind);
-        let at = self.slot_addr(dir, slot)?;
-        // Nothing may fail after the commit: the new inode is made from what is about to be stored.
+        let generation = self.generation(ino)?.wrapping_add(1);
+        let mut image = new.image(&edit.old.core, dir.ino(), generation, now);
+        let words = self.head(dir, *name, ino, new.kind);
+        let entry = (self.slot_addr(dir, slot)?, &words[..head_len(*name)]);
+        let text = match target {
+            // Inode, entry and directory each with the word that says where they are.
+            Some(target) => {
+                let room = PAYLOAD_WORDS - (1 + CORE_WORDS) - (1 + entry.1.len()) - DIR_WORDS;
+                self.store_text(state, ino, &mut image, (target, room))?
+            }
+            None => Stored::default(),
+        };
         let loaded = Loaded {
             inode: image,
-            map: ExtentMap::new(),
+            map: text.map,
             leaves: Leaves::new(),
         };
+        // Nothing may fail after the commit: the new inode is made from what is about to be stored.
         let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);
-        tx.put_new_inode(ino, &image)?;
-        tx.store(at, &words[..head_len(*name)])?;
-        tx.put_inode(dir.ino(), &edit.old, &edit.new)?;
+        let full = tx
+            .put_new_inode(ino, &image, text.words)
+            .and_then(|()| tx.store(entry.0, entry.1))
+            .and_then(|()| tx.put_inode(dir.ino(), &edit.old, &edit.new));
+        if let Err(full) = full {
+            drop(tx);
+            if let Some(block) = text.block {
+                state.space.give(Free::unpublished(block.abandon()));
+            }
+            return Err(full.into());
+        }
+        if let Some(block) = text.block {
+            tx.publish(block);
+        }
         let _ = tx.commit(&self.shared.media);
         dir.adopt(&edit);
-        self.enter(dir, slot, *name, (ino, kind));
+        self.enter(dir, slot, *name, (ino, new.kind));
         state.inodes.set(ino);
         self.table.insert(inode.clone());
         Ok(inode)
@@ -220,158 +197,37 @@ impl<P: Pmem> Fs<P> {
         Ok(word as u32)
     }
 
-    /// The words of a head.
-    pub(crate) fn head(&self, dir: &Inode<P>, name: Name<'_>, ino: Ino, kind: Kind) -> [u64; 8] {
-        let bytes = name.bytes();
-        let hash = name_hash(bytes);
-        let len = bytes.len() as u8;
-        let dentry = Dentry {
-            ino,
-            hash,
-            kind,
-            len,
-        };
-        dentry.head_words(dentry.checksum(&self.shared.uuid, dir.ino(), bytes), bytes)
-    }
-
-    pub(crate) fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {
-        // Only a directory whose index is loaded has slots.
-        let missing = Corrupt::DirHole {
-            dir: dir.ino(),
-            block: u64::from(slot) / (BLOCK_SIZE / DENTRY_SIZE),
-        };
-        dir.with_index(|on_media, _| on_media.addr(slot, 0))
-            .unwrap_or(Err(missing))
-    }
-
-    /// Notes an entry in the index, after its commit.
-    pub(crate) fn enter(&self, dir: &Inode<P>, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
-        let (hash, len) = (name_hash(name.bytes()), name.bytes().len());
-        dir.with_index(|_, index| index.insert(slot, hash, len, names));
-    }
-
-    /// Finds slots for `name`, growing the directory if need be, and writes the tails of a long name into them: the slots stay
-    /// free until the head is written.
-    pub(crate) fn reserve_slots(
-        &self,
-        state: &mut State,
-        dir: &Inode<P>,
-        name: Name<'_>,
-    ) -> Result<u32, ChangeError> {
-        let vacancy = || {
-            dir.with_index(|_, index| index.vacancy(name.slots()))
-                .flatten()
-        };
-        let slot = match vacancy() {
-            Some(slot) => slot,
-            None => {
-                self.grow_dir(state, dir)?;
-                // A new block has 64 free slots.
-                vacancy().ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
-            }
-        };
-        let tails = name.slots() as usize - 1;
-        for first in (0..tails).step_by(TAILS_A_RECORD) {
-            let mut tx = state.ring.begin(RecordKind::Prepare);
-            for tail in first..tails.min(first + TAILS_A_RECORD) {
-                let at = self.slot_addr(dir, slot + 1 + tail as u32)?;
-                tx.store(at, &Dentry::tail_words(name.bytes(), tail))?;
-            }
-            let _ = tx.commit(&self.shared.media);
-        }
-        Ok(slot)
-    }
-
-    /// Adds a zeroed block to a directory.
-    fn grow_dir(&self, state: &mut State, dir: &Inode<P>) -> Result<(), ChangeError> {
-        let block = dir.stat().size / BLOCK_SIZE;
-        let after = dir.attr.lock().map.before(block).map(|e| e.phys + e.len);
-        let fresh = self.shared.take(
-            state,
-            1,
-            Goal {
-                file_block: 0,
-                after,
-                total: 0,
-            },
-        )?;
-        fresh.zero(&self.shared.media, 0, BLOCK_SIZE);
-        let phys = fresh.run().block;
-        let new = Extent {
-            file: block,
-            phys,
-            len: 1,
-            unwritten: false,
-        };
-        let set = FreshSet::of(fresh);
-        let prepared = self.grown(dir, new, block as usize + 1);
-        let map = match prepared {
-            Ok(map) => map,
-            Err(error) => {
-                crate::shared::Shared::<P>::give_back(state, set);
-                return Err(error.into());
-            }
-        };
-        dir.commit_map(
-            state,
-            map,
-            set,
-            |core| core.size = (block + 1) * BLOCK_SIZE,
-            |_| (),
-        )
-    }
-
-    /// The map of a directory with one more block, its index made ready for it.
-    fn grown(
-        &self,
-        dir: &Inode<P>,
-        new: Extent,
-        blocks: usize,
-    ) -> Result<crate::extents::ExtentMap, OutOfMemory> {
-        let mut attr = dir.attr.lock();
-        let (map, _) = attr.map.with(new)?;
-        if let Some(index) = &mut attr.index {
-            index.grow(blocks)?;
-        }
-        Ok(map)
-    }
-
-    /// A free inode number; initialises more of the table if need be (two fences).
-    fn vacant_inode(&self, state: &mut State) -> Result<Ino, ChangeError> {
-        if let Some(ino) = state.inodes.vacancy() {
-            return Ok(ino);
-        }
-        let from = state.inodes.initialised();
-        let to = from
-            .saturating_add(TABLE_STEP)
-            .min(self.shared.geometry.inodes());
-        if from >= to {
-            return Err(ChangeError::NoInodes);
-        }
-        state.inodes.grow(to).map_err(ChangeError::OutOfMemory)?;
-        let State { ring, .. } = state;
-        Ring::grow_table(
-            ring,
-            &self.shared.media,
-            from,
-            to,
-            state_word(&self.shared.uuid, to),
-        )?;
-        state.inodes.vacancy().ok_or(ChangeError::NoInodes)
-    }
-
-    /// Gives a file a second name.
+    /// Gives a file a second name; a symbolic link at the end of `old` gets it itself.
     pub fn link(&self, old: &str, new: &str) -> Result<(), CreateError> {
         let _inside = self.begin()?;
-        let inode = self.open(old)?;
+        let inode = self.open_nofollow(old)?;
+        let place = self.place(new)?;
+        self.link_at(&inode, &place)
+    }
+
+    /// As [`Fs::link`], in a directory.
+    pub fn link_in(
+        &self,
+        inode: &Inode<P>,
+        dir: &Arc<Inode<P>>,
+        name: &[u8],
+    ) -> Result<(), CreateError> {
+        let _inside = self.begin()?;
+        let place = Place {
+            dir: dir.clone(),
+            name: Name::new(name)?,
+        };
+        self.link_at(inode, &place)
+    }
+
+    fn link_at(&self, inode: &Inode<P>, place: &Place<'_, P>) -> Result<(), CreateError> {
         if inode.kind() == Kind::Dir {
             return Err(CreateError::IsDir);
         }
-        let place = self.place(new)?;
-        let Place { dir, name } = &place;
+        let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
-        self.vacant(state, &place)?;
+        self.vacant(state, place)?;
         let slot = self.reserve_slots(state, dir, *name)?;
         let now = self.shared.now();
         let (mut child, mut parent) = (inode.edit(), dir.edit());
@@ -490,9 +346,4 @@ impl<P: Pmem> Fs<P> {
         core.ctime = now;
         edit
     }
-}
-
-/// Words of a head that carry something: the name's unused end is not stored.
-pub(crate) fn head_len(name: Name<'_>) -> usize {
-    (20 + name.bytes().len().min(HEAD_NAME)).div_ceil(8)
 }

@@ -1,7 +1,10 @@
-//! Rename: one record moves a name, whatever it replaces.
+//! Rename: one record moves a name, whatever it replaces, or exchanges two.
 //!
 //! At most: the new entry, the old one, the inode that moves (its parent, if it is a directory), the inode that is replaced, and both
-//! directories: 26 words of 27.
+//! directories: 25 words of 27. An exchange: both entries, both inodes, both directories: 26 words.
+//!
+//! All of it is checked and done under the commit lock, so that no cycle of directories can arise: each directory that moves is looked
+//! for on the way from its new parent up to the root.
 
 use alloc::sync::Arc;
 
@@ -9,15 +12,19 @@ use dax::pmem::Pmem;
 
 use crate::change::Edit;
 use crate::commit::{Building, RecordFull, RecordKind, Tx};
-use crate::dir::Found;
+use crate::dir::{Found, Name};
 use crate::error::{LookupError, RenameError};
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{Ino, Kind, ROOT};
-use crate::names::{Place, head_len};
+use crate::names::Place;
 use crate::shared::State;
+use crate::slots::head_len;
 
-/// What stands at the new name.
+/// Words of an entry that change when it comes to name another inode: the inode, the sums, its kind.
+const COMMIT_WORDS: usize = 3;
+
+/// What stands at a name.
 struct Target<P: Pmem> {
     found: Found,
     inode: Arc<Inode<P>>,
@@ -32,46 +39,105 @@ struct Edits {
     to: Option<Edit>,
 }
 
+/// What a rename does when the new name exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Nothing is renamed.
+    NoReplace,
+    /// What is there loses that name, in the same step.
+    Replace,
+    /// Each gets the name of the other; there must be one.
+    Exchange,
+}
+
 impl<P: Pmem> Fs<P> {
     /// Moves the name `old` to `new`; what is there is replaced, in one step, unless `replace` is false.
     ///
     /// A directory replaces only an empty directory, and never moves below itself. Two names of the same inode: nothing happens.
     pub fn rename(&self, old: &str, new: &str, replace: bool) -> Result<(), RenameError> {
+        let mode = if replace {
+            RenameMode::Replace
+        } else {
+            RenameMode::NoReplace
+        };
+        self.rename_path(old, new, mode)
+    }
+
+    /// Exchanges what `one` and `other` name, in one step: any two kinds, in any two directories, unless one lies below the other.
+    pub fn exchange(&self, one: &str, other: &str) -> Result<(), RenameError> {
+        self.rename_path(one, other, RenameMode::Exchange)
+    }
+
+    fn rename_path(&self, old: &str, new: &str, mode: RenameMode) -> Result<(), RenameError> {
         let _inside = self.begin()?;
         let (from, to) = (self.place(old)?, self.place(new)?);
-        let replaced = self.rename_at(&from, &to, replace)?;
-        replaced.into_iter().for_each(|inode| self.let_go(inode));
-        Ok(())
+        self.rename_at(&from, &to, mode)
+    }
+
+    /// As [`Fs::rename`] and [`Fs::exchange`], from directory to directory.
+    pub fn rename_in(
+        &self,
+        old_dir: &Arc<Inode<P>>,
+        old_name: &[u8],
+        new_dir: &Arc<Inode<P>>,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<(), RenameError> {
+        let _inside = self.begin()?;
+        let place = |dir: &Arc<Inode<P>>, name| -> Result<_, RenameError> {
+            let (dir, name) = (dir.clone(), Name::new(name)?);
+            Ok(Place { dir, name })
+        };
+        let (from, to) = (place(old_dir, old_name)?, place(new_dir, new_name)?);
+        self.rename_at(&from, &to, mode)
     }
 
     fn rename_at(
         &self,
         from: &Place<'_, P>,
         to: &Place<'_, P>,
-        replace: bool,
+        mode: RenameMode,
+    ) -> Result<(), RenameError> {
+        let replaced = {
+            let mut state = self.lock();
+            self.rename_locked(&mut state, from, to, mode)?
+        };
+        replaced.into_iter().for_each(|inode| self.let_go(inode));
+        Ok(())
+    }
+
+    /// Gives what lost a name, perhaps its last.
+    fn rename_locked(
+        &self,
+        state: &mut State,
+        from: &Place<'_, P>,
+        to: &Place<'_, P>,
+        mode: RenameMode,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let found = self
-            .find(state, &from.dir, from.name)?
-            .ok_or(LookupError::NotFound)?;
-        let moved = self.get(state, found.ino)?;
+        let moved = self.target(state, from)?.ok_or(LookupError::NotFound)?;
         if to.dir.stat().nlink == 0 {
             return Err(LookupError::NotFound.into());
         }
-        self.check_cycle(state, &moved, &to.dir)?;
-        let target = self.target(state, to)?;
-        if let Some(target) = &target {
-            if target.found.ino == found.ino {
-                return if replace {
-                    Ok(None)
-                } else {
-                    Err(RenameError::Exists)
-                };
+        self.check_cycle(state, &moved.inode, &to.dir)?;
+        let Some(target) = self.target(state, to)? else {
+            if mode == RenameMode::Exchange {
+                return Err(LookupError::NotFound.into());
             }
-            self.replaceable(state, &moved, target, replace)?;
+            return self.commit_rename(state, from, to, &moved, None);
+        };
+        if mode == RenameMode::NoReplace {
+            return Err(RenameError::Exists);
         }
-        self.commit_rename(state, (from, found), to, &moved, target)
+        if target.found.ino == moved.found.ino {
+            return Ok(None);
+        }
+        if mode == RenameMode::Exchange {
+            self.check_cycle(state, &target.inode, &from.dir)?;
+            self.commit_exchange(state, (from, &moved), (to, &target))?;
+            return Ok(None);
+        }
+        self.replaceable(state, &moved.inode, &target.inode)?;
+        self.commit_rename(state, from, to, &moved, Some(target))
     }
 
     fn target(
@@ -90,16 +156,12 @@ impl<P: Pmem> Fs<P> {
         &self,
         state: &mut State,
         moved: &Inode<P>,
-        target: &Target<P>,
-        replace: bool,
+        target: &Inode<P>,
     ) -> Result<(), RenameError> {
-        if !replace {
-            return Err(RenameError::Exists);
-        }
-        match (moved.kind() == Kind::Dir, target.inode.kind() == Kind::Dir) {
+        match (moved.kind() == Kind::Dir, target.kind() == Kind::Dir) {
             (false, true) => Err(RenameError::IsDir),
             (true, false) => Err(RenameError::NotDir),
-            (true, true) if !self.is_empty(state, &target.inode)? => Err(RenameError::NotEmpty),
+            (true, true) if !self.is_empty(state, target)? => Err(RenameError::NotEmpty),
             _ => Ok(()),
         }
     }
@@ -132,20 +194,20 @@ impl<P: Pmem> Fs<P> {
     fn commit_rename(
         &self,
         state: &mut State,
-        (from, found): (&Place<'_, P>, Found),
+        from: &Place<'_, P>,
         to: &Place<'_, P>,
-        moved: &Inode<P>,
+        moved: &Target<P>,
         target: Option<Target<P>>,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
+        let (found, moved) = (moved.found, &moved.inode);
         let slot = match &target {
             Some(target) => target.found.slot,
             None => self.reserve_slots(state, &to.dir, to.name)?,
         };
         let edits = self.edits(from, to, moved, target.as_ref())?;
         let words = self.head(&to.dir, to.name, moved.ino(), moved.kind());
-        // Over an old entry only the inode, its kind and the sums change.
         let len = if target.is_some() {
-            3
+            COMMIT_WORDS
         } else {
             head_len(to.name)
         };
@@ -172,6 +234,71 @@ impl<P: Pmem> Fs<P> {
             .with_index(|_, index| index.remove(found.slot, from.name));
         self.enter(&to.dir, slot, to.name, (moved.ino(), moved.kind()));
         Ok(target.map(|target| target.inode))
+    }
+
+    /// Each entry keeps its name and gets the other's inode.
+    fn commit_exchange(
+        &self,
+        state: &mut State,
+        (from, moved): (&Place<'_, P>, &Target<P>),
+        (to, other): (&Place<'_, P>, &Target<P>),
+    ) -> Result<(), RenameError> {
+        let now = self.shared.now();
+        let same = from.dir.ino() == to.dir.ino();
+        let mut edits = [
+            (&moved.inode, moved.inode.edit()),
+            (&other.inode, other.inode.edit()),
+            (&from.dir, from.dir.edit()),
+            (&to.dir, to.dir.edit()),
+        ];
+        // In one directory its change is stored once.
+        let edits = &mut edits[..if same { 3 } else { 4 }];
+        edits
+            .iter_mut()
+            .for_each(|(_, edit)| edit.new.core.ctime = now);
+        edits[2..]
+            .iter_mut()
+            .for_each(|(_, edit)| edit.new.core.mtime = now);
+        for (at, dir) in [(0, &to.dir), (1, &from.dir)] {
+            if edits[at].0.kind() == Kind::Dir {
+                edits[at].1.new.core.parent = dir.ino();
+            }
+        }
+        if !same {
+            let dirs = [&moved.inode, &other.inode].map(|i| u32::from(i.kind() == Kind::Dir));
+            for (at, less, more) in [(2, dirs[0], dirs[1]), (3, dirs[1], dirs[0])] {
+                let links = &mut edits[at].1.new.core.nlink;
+                let left = links.saturating_sub(less).checked_add(more);
+                *links = left.ok_or(RenameError::TooManyLinks)?;
+            }
+        }
+        let mut tx = state.ring.begin(RecordKind::Rename);
+        for (place, slot, inode) in [
+            (from, moved.found.slot, &other.inode),
+            (to, other.found.slot, &moved.inode),
+        ] {
+            let words = self.head(&place.dir, place.name, inode.ino(), inode.kind());
+            let at = self.slot_addr(&place.dir, slot)?;
+            tx.store(at, &words[..COMMIT_WORDS])?;
+        }
+        for (inode, edit) in edits.iter() {
+            tx.put_inode(inode.ino(), &edit.old, &edit.new)?;
+        }
+        let _ = tx.commit(&self.shared.media);
+        edits.iter().for_each(|(inode, edit)| inode.adopt(edit));
+        self.enter(
+            &from.dir,
+            moved.found.slot,
+            from.name,
+            (other.inode.ino(), other.inode.kind()),
+        );
+        self.enter(
+            &to.dir,
+            other.found.slot,
+            to.name,
+            (moved.inode.ino(), moved.inode.kind()),
+        );
+        Ok(())
     }
 
     fn edits(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::model::{Model, Op, snapshot};
 use common::*;
 use dax::pmem::RamPmem;
-use fs::{Fs, mkfs};
+use fs::{Fs, Kind, mkfs};
 use proptest::prelude::*;
 
 fn path() -> impl Strategy<Value = String> {
@@ -23,6 +23,28 @@ fn path() -> impl Strategy<Value = String> {
     prop::collection::vec(name, 1..4).prop_map(|names| format!("/{}", names.join("/")))
 }
 
+/// Where a symbolic link leads: to a path, up and down, or to what is too long for an inode.
+fn target() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => path(),
+        2 => path().prop_map(|path| path[1..].to_string()),
+        1 => path().prop_map(|path| format!("..{path}")),
+        1 => path().prop_map(|path| format!("{path}/")),
+        1 => (1usize..400, path()).prop_map(|(n, path)| format!("{}{path}", "/.".repeat(n))),
+        1 => prop_oneof![Just(0usize), Just(40), Just(41), Just(192), Just(193), Just(4095), Just(4096)]
+            .prop_map(|n| "t".repeat(n)),
+    ]
+}
+
+fn special() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        Just(Kind::Fifo),
+        Just(Kind::Socket),
+        Just(Kind::CharDev),
+        Just(Kind::BlockDev)
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let at = || prop_oneof![0u64..20_000, (0u64..12).prop_map(|b| b * 4096)];
     let len = || prop_oneof![1u64..200, 1u64..20_000, (1u64..5).prop_map(|b| b * 4096)];
@@ -33,6 +55,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => path().prop_map(Op::Unlink),
         1 => (path(), path()).prop_map(|(a, b)| Op::Link(a, b)),
         2 => (path(), path(), any::<bool>()).prop_map(|(a, b, r)| Op::Rename(a, b, r)),
+        1 => (path(), path()).prop_map(|(a, b)| Op::Exchange(a, b)),
+        2 => (path(), target()).prop_map(|(p, t)| Op::Symlink(p, t)),
+        2 => (path(), any::<u16>(), any::<u32>(), any::<u32>()).prop_map(|(p, m, u, g)| Op::SetAttr(p, m, u, g)),
+        1 => (path(), special(), any::<u32>()).prop_map(|(p, k, r)| Op::Special(p, k, r)),
         4 => (path(), at(), len(), any::<u8>()).prop_map(|(p, o, l, s)| Op::Write(p, o, l, s)),
         2 => (path(), at()).prop_map(|(p, s)| Op::Truncate(p, s)),
         2 => (path(), at(), len()).prop_map(|(p, o, l)| Op::Punch(p, o, l)),

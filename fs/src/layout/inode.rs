@@ -1,4 +1,4 @@
-//! An inode: one line of attributes, three lines of extents (or of a short symbolic link).
+//! An inode: one line of attributes, three lines of extents (or of the text of a short symbolic link).
 
 use thiserror::Error;
 
@@ -8,6 +8,10 @@ use super::{Ino, Sum};
 pub const INODE_SIZE: u64 = 256;
 /// Extents (or index entries) that an inode holds itself.
 pub const INLINE_EXTENTS: usize = 12;
+/// Bytes of a symbolic link's text that an inode holds itself.
+pub const INLINE_TEXT: usize = 16 * INLINE_EXTENTS;
+/// Longest text of a symbolic link, in bytes.
+pub const TEXT_MAX: usize = 4095;
 /// Words of the attributes.
 pub const CORE_WORDS: usize = 8;
 
@@ -20,6 +24,14 @@ pub enum Kind {
     Dir,
     /// A symbolic link.
     Symlink,
+    /// A named pipe. Only the name and the attributes are kept here, as of the three below.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A device of characters.
+    CharDev,
+    /// A device of blocks.
+    BlockDev,
 }
 
 impl Kind {
@@ -32,6 +44,10 @@ impl Kind {
             Self::File => 0o100_000,
             Self::Dir => 0o040_000,
             Self::Symlink => 0o120_000,
+            Self::Fifo => 0o010_000,
+            Self::Socket => 0o140_000,
+            Self::CharDev => 0o020_000,
+            Self::BlockDev => 0o060_000,
         }
     }
 
@@ -42,8 +58,18 @@ impl Kind {
             0o100_000 => Some(Self::File),
             0o040_000 => Some(Self::Dir),
             0o120_000 => Some(Self::Symlink),
+            0o010_000 => Some(Self::Fifo),
+            0o140_000 => Some(Self::Socket),
+            0o020_000 => Some(Self::CharDev),
+            0o060_000 => Some(Self::BlockDev),
             _ => None,
         }
+    }
+
+    /// Whether it is a device, and has a device number.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::CharDev | Self::BlockDev)
     }
 }
 
@@ -56,7 +82,7 @@ impl Kind {
 /// word 3   checksum u32 | parent u32 (directories)
 /// word 4   size in bytes
 /// word 5   uid u32 | gid u32
-/// word 6   generation u32 | 0
+/// word 6   generation u32 | extra u32 (device number; checksum of a symbolic link's text in a block)
 /// word 7   time of the last access as set by its owner, ns
 /// ```
 ///
@@ -85,6 +111,8 @@ pub struct Core {
     pub gid: u32,
     /// Counts the uses of this slot of the table.
     pub generation: u32,
+    /// Of a device: its number. Of a symbolic link whose text stands in a block: the CRC-32C of the text. Else 0.
+    pub extra: u32,
     /// Nanoseconds.
     pub atime: u64,
 }
@@ -130,7 +158,7 @@ pub enum InodeFault {
 pub struct InodeImage {
     /// The attributes.
     pub core: Core,
-    /// Lines 1 to 3; the first `core.entries` count (all of it for a symbolic link of `core.size` bytes).
+    /// Lines 1 to 3; the first `core.entries` count (for a symbolic link without entries, the first `core.size` bytes: its text).
     pub body: [[u64; 2]; INLINE_EXTENTS],
 }
 
@@ -155,7 +183,7 @@ impl Core {
             u64::from(checksum) | u64::from(self.parent) << 32,
             self.size,
             u64::from(self.uid) | u64::from(self.gid) << 32,
-            u64::from(self.generation),
+            u64::from(self.generation) | u64::from(self.extra) << 32,
             self.atime,
         ]
     }
@@ -175,6 +203,7 @@ impl Core {
             uid: w[5] as u32,
             gid: (w[5] >> 32) as u32,
             generation: w[6] as u32,
+            extra: (w[6] >> 32) as u32,
             atime: w[7],
         };
         (core, w[3] as u32)
@@ -185,7 +214,9 @@ impl InodeImage {
     /// Words of the body that the checksum covers: the entries in use, or the text of a symbolic link.
     fn body_words(core: &Core) -> usize {
         match core.kind() {
-            Some(Kind::Symlink) => core.size.div_ceil(8).min(2 * INLINE_EXTENTS as u64) as usize,
+            Some(Kind::Symlink) if core.entries == 0 => {
+                core.size.min(INLINE_TEXT as u64).div_ceil(8) as usize
+            }
             _ => 2 * (core.entries as usize).min(INLINE_EXTENTS),
         }
     }
@@ -243,7 +274,14 @@ impl InodeImage {
         let sound = match kind {
             Kind::File => core.size <= super::BLOCK_SIZE << 32,
             Kind::Dir => core.size.is_multiple_of(super::BLOCK_SIZE) && core.size < 1 << 38,
-            Kind::Symlink => core.size <= 16 * INLINE_EXTENTS as u64 && core.entries == 0,
+            Kind::Symlink if core.entries == 0 => (1..=INLINE_TEXT as u64).contains(&core.size),
+            Kind::Symlink => {
+                let in_a_block = INLINE_TEXT as u64 + 1..=TEXT_MAX as u64;
+                in_a_block.contains(&core.size) && (core.entries, core.depth) == (1, 0)
+            }
+            Kind::Fifo | Kind::Socket | Kind::CharDev | Kind::BlockDev => {
+                core.size == 0 && core.entries == 0
+            }
         };
         if sound {
             Ok(())

@@ -26,7 +26,10 @@ mod superblock;
 pub use dentry::{DENTRY_SIZE, Dentry, HEAD_NAME, NAME_MAX, TAIL_NAME, name_hash, slots_for};
 pub use extent::{Extent, RawExtent};
 pub use geometry::{GIB_BLOCKS, Geometry, GeometryError, MEGA_BLOCKS};
-pub use inode::{CORE_WORDS, Core, INLINE_EXTENTS, INODE_SIZE, InodeFault, InodeImage, Kind};
+pub use inode::{
+    CORE_WORDS, Core, INLINE_EXTENTS, INLINE_TEXT, INODE_SIZE, InodeFault, InodeImage, Kind,
+    TEXT_MAX,
+};
 pub use leaf::{LEAF_EXTENTS, Leaf, LeafFault};
 pub use superblock::{
     FEATURES_KNOWN, SUPERBLOCK_SIZE, SuperBlock, SuperblockFault, SuperblockFaultKind, VERSION,

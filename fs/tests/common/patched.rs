@@ -9,7 +9,7 @@ use dax::layout::{BreakReport, How};
 use dax::pmem::{Pmem, RamPmem};
 use dax::xarray::NodePool;
 use fs::layout::{Core, DENTRY_SIZE, Dentry, INODE_SIZE, InodeImage};
-use fs::{BLOCK_SIZE, Backing, Fs, Ino, Inode, Kind, MkfsOptions, fsck, mkfs};
+use fs::{BLOCK_SIZE, Backing, Fs, Ino, Inode, Kind, MkfsOptions, NewInode, fsck, mkfs};
 use mm::pgmap::{Pgmap, scratch_range};
 
 const LEN: u64 = 256 << 10;
@@ -167,7 +167,7 @@ fn change(fs: &Fs<Arc<RamPmem>>) {
         if let Ok(inode) = fs.open(path) {
             let _ = fs.write(&inode, 3000, &[1; 3000]);
             let _ = fs.truncate(&inode, 1000, How::NoWait, report);
-            let _ = fs.create_in(&inode, b"x", Kind::Dir, 0o755);
+            let _ = fs.create_in(&inode, b"x", &NewInode::new(Kind::Dir, 0o755));
         }
     }
     let _ = fs.rename("/d", "/d/e/f", true);

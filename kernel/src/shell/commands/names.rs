@@ -49,6 +49,10 @@ fn kind_name(kind: Kind) -> &'static str {
         Kind::File => "file",
         Kind::Dir => "directory",
         Kind::Symlink => "symlink",
+        Kind::Fifo => "pipe",
+        Kind::Socket => "socket",
+        Kind::CharDev => "character device",
+        Kind::BlockDev => "block device",
     }
 }
 

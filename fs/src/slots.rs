@@ -1,0 +1,163 @@
+//! Room for names and inodes: slots of a directory, entries of the inode table. Whatever is reserved here stays free until a record
+//! uses it, so that nothing has to be undone.
+
+use dax::pmem::Pmem;
+use mm::mem::OutOfMemory;
+
+use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring};
+use crate::dir::Name;
+use crate::error::ChangeError;
+use crate::extents::ExtentMap;
+use crate::fs::Fs;
+use crate::inode::Inode;
+use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, name_hash};
+use crate::media_inode::{Corrupt, state_word};
+use crate::shared::{Shared, State};
+use crate::space::Goal;
+
+/// Inodes that the table is grown by.
+const TABLE_STEP: u32 = 256;
+/// Tails of a name that fit into one record.
+const TAILS_A_RECORD: usize = 3;
+
+impl<P: Pmem> Fs<P> {
+    /// The words of a head.
+    pub(crate) fn head(&self, dir: &Inode<P>, name: Name<'_>, ino: Ino, kind: Kind) -> [u64; 8] {
+        let bytes = name.bytes();
+        let hash = name_hash(bytes);
+        let len = bytes.len() as u8;
+        let dentry = Dentry {
+            ino,
+            hash,
+            kind,
+            len,
+        };
+        dentry.head_words(dentry.checksum(&self.shared.uuid, dir.ino(), bytes), bytes)
+    }
+
+    pub(crate) fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {
+        // Only a directory whose index is loaded has slots.
+        let missing = Corrupt::DirHole {
+            dir: dir.ino(),
+            block: u64::from(slot) / (BLOCK_SIZE / DENTRY_SIZE),
+        };
+        dir.with_index(|on_media, _| on_media.addr(slot, 0))
+            .unwrap_or(Err(missing))
+    }
+
+    /// Notes an entry in the index, after its commit.
+    pub(crate) fn enter(&self, dir: &Inode<P>, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
+        let (hash, len) = (name_hash(name.bytes()), name.bytes().len());
+        dir.with_index(|_, index| index.insert(slot, hash, len, names));
+    }
+
+    /// Finds slots for `name`, growing the directory if need be, and writes the tails of a long name into them: the slots stay
+    /// free until the head is written.
+    pub(crate) fn reserve_slots(
+        &self,
+        state: &mut State,
+        dir: &Inode<P>,
+        name: Name<'_>,
+    ) -> Result<u32, ChangeError> {
+        let vacancy = || {
+            dir.with_index(|_, index| index.vacancy(name.slots()))
+                .flatten()
+        };
+        let slot = match vacancy() {
+            Some(slot) => slot,
+            None => {
+                self.grow_dir(state, dir)?;
+                // A new block has 64 free slots.
+                vacancy().ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
+            }
+        };
+        let tails = name.slots() as usize - 1;
+        for first in (0..tails).step_by(TAILS_A_RECORD) {
+            let mut tx = state.ring.begin(RecordKind::Prepare);
+            for tail in first..tails.min(first + TAILS_A_RECORD) {
+                let at = self.slot_addr(dir, slot + 1 + tail as u32)?;
+                tx.store(at, &Dentry::tail_words(name.bytes(), tail))?;
+            }
+            let _ = tx.commit(&self.shared.media);
+        }
+        Ok(slot)
+    }
+
+    /// Adds a zeroed block to a directory.
+    fn grow_dir(&self, state: &mut State, dir: &Inode<P>) -> Result<(), ChangeError> {
+        let block = dir.stat().size / BLOCK_SIZE;
+        let after = dir.attr.lock().map.before(block).map(|e| e.phys + e.len);
+        let fresh = self.shared.take(
+            state,
+            1,
+            Goal {
+                file_block: 0,
+                after,
+                total: 0,
+            },
+        )?;
+        fresh.zero(&self.shared.media, 0, BLOCK_SIZE);
+        let phys = fresh.run().block;
+        let new = Extent {
+            file: block,
+            phys,
+            len: 1,
+            unwritten: false,
+        };
+        let set = FreshSet::of(fresh);
+        let prepared = self.grown(dir, new, block as usize + 1);
+        let map = match prepared {
+            Ok(map) => map,
+            Err(error) => {
+                Shared::<P>::give_back(state, set);
+                return Err(error.into());
+            }
+        };
+        dir.commit_map(
+            state,
+            map,
+            set,
+            |core| core.size = (block + 1) * BLOCK_SIZE,
+            |_| (),
+        )
+    }
+
+    /// The map of a directory with one more block, its index made ready for it.
+    fn grown(&self, dir: &Inode<P>, new: Extent, blocks: usize) -> Result<ExtentMap, OutOfMemory> {
+        let mut attr = dir.attr.lock();
+        let (map, _) = attr.map.with(new)?;
+        if let Some(index) = &mut attr.index {
+            index.grow(blocks)?;
+        }
+        Ok(map)
+    }
+
+    /// A free inode number; initialises more of the table if need be (two fences).
+    pub(crate) fn vacant_inode(&self, state: &mut State) -> Result<Ino, ChangeError> {
+        if let Some(ino) = state.inodes.vacancy() {
+            return Ok(ino);
+        }
+        let from = state.inodes.initialised();
+        let to = from
+            .saturating_add(TABLE_STEP)
+            .min(self.shared.geometry.inodes());
+        if from >= to {
+            return Err(ChangeError::NoInodes);
+        }
+        state.inodes.grow(to).map_err(ChangeError::OutOfMemory)?;
+        let State { ring, .. } = state;
+        Ring::grow_table(
+            ring,
+            &self.shared.media,
+            from,
+            to,
+            state_word(&self.shared.uuid, to),
+        )?;
+        state.inodes.vacancy().ok_or(ChangeError::NoInodes)
+    }
+}
+
+/// Words of a head that carry something: the name's unused end is not stored.
+pub(crate) fn head_len(name: Name<'_>) -> usize {
+    (20 + name.bytes().len().min(HEAD_NAME)).div_ceil(8)
+}
