@@ -248,6 +248,9 @@ pub enum ReadError {
     /// Directories are read by `readdir`.
     #[error("it is a directory")]
     IsDir,
+    /// Only files have content: a symbolic link is read by `readlink`.
+    #[error("it is not a file")]
+    NotFile,
     /// The media could not give the bytes.
     #[error("inode {ino}, file offset {at:#x}: {source}")]
     Media {

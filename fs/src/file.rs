@@ -45,8 +45,10 @@ impl<P: Pmem> Vnode<P> {
     ///
     /// Takes the inode lock.
     pub fn read(&self, off: u64, buf: &mut [u8]) -> Result<usize, ReadError> {
-        if self.kind() == Kind::Dir {
-            return Err(ReadError::IsDir);
+        match self.kind() {
+            Kind::File => {}
+            Kind::Dir => return Err(ReadError::IsDir),
+            _ => return Err(ReadError::NotFile),
         }
         let _inside = self.shared.gate.enter()?;
         let _content = self.content.lock();

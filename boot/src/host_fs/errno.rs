@@ -3,10 +3,11 @@
 //! The matches name every variant, so that a new error does not compile until somebody has decided.
 
 use dax::layout::BreakError;
+use fs::TargetError;
 use fs::dir::NameError;
 use fs::error::{
-    ChangeError, CreateError, LookupError, ReadError, RemoveError, RenameError, TruncateError,
-    WriteError,
+    ChangeError, CreateError, LookupError, ReadError, ReadlinkError, RemoveError, RenameError,
+    SetAttrError, TruncateError, WriteError,
 };
 use fs::media_inode::LoadError;
 use nix::errno::Errno;
@@ -22,6 +23,34 @@ impl ToErrno for NameError {
         match self {
             Self::TooLong(_) => Errno::ENAMETOOLONG,
             Self::Invalid => Errno::EINVAL,
+        }
+    }
+}
+
+impl ToErrno for TargetError {
+    fn errno(&self) -> Errno {
+        match self {
+            Self::Empty => Errno::ENOENT,
+            Self::TooLong(_) => Errno::ENAMETOOLONG,
+            Self::Zero => Errno::EINVAL,
+        }
+    }
+}
+
+impl ToErrno for ReadlinkError {
+    fn errno(&self) -> Errno {
+        match self {
+            Self::Gone(_) => Errno::ENODEV,
+            Self::NotSymlink => Errno::EINVAL,
+            Self::Corrupt(_) => Errno::EIO,
+        }
+    }
+}
+
+impl ToErrno for SetAttrError {
+    fn errno(&self) -> Errno {
+        match self {
+            Self::Change(change) => change.errno(),
         }
     }
 }
@@ -54,6 +83,7 @@ impl ToErrno for LookupError {
             Self::Gone(_) => Errno::ENODEV,
             Self::NotFound => Errno::ENOENT,
             Self::NotDir => Errno::ENOTDIR,
+            Self::Loop => Errno::ELOOP,
             Self::Name(name) => name.errno(),
             Self::Load(load) => load.errno(),
         }
@@ -65,6 +95,7 @@ impl ToErrno for CreateError {
         match self {
             Self::Lookup(lookup) => lookup.errno(),
             Self::Exists => Errno::EEXIST,
+            Self::Target(target) => target.errno(),
             Self::IsDir => Errno::EPERM,
             Self::TooManyLinks => Errno::EMLINK,
             Self::Change(change) => change.errno(),
@@ -104,6 +135,7 @@ impl ToErrno for ReadError {
         match self {
             Self::Gone(_) => Errno::ENODEV,
             Self::IsDir => Errno::EISDIR,
+            Self::NotFile => Errno::EINVAL,
             Self::Media { .. } => Errno::EIO,
         }
     }

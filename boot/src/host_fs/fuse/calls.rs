@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fs::Kind;
+use fs::{Kind, NewInode};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -290,7 +290,7 @@ impl Volume {
         let dir = self.node(dir)?;
         let mode = (mode & 0o7777) as u16;
         self.fs
-            .create_in(&dir, name.as_bytes(), kind, mode)
+            .create_in(&dir, name.as_bytes(), &NewInode::new(kind, mode))
             .map_err(number)
     }
 

@@ -35,7 +35,7 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         "no_space" => "`df` shows the space, `rm` frees some",
         "read_only" => "`pmem` says why",
         "permission" => "a read-only file system takes no stores; `pmem` says why it is so",
-        "is_directory" => "name a file",
+        "is_directory" | "not_file" => "name a file",
         "not_directory" => "name a directory",
         "not_empty" => "remove what is in it first",
         "corrupt" => "`umount`, then `fsck` tells more",
@@ -90,12 +90,14 @@ failure! {
         LookupError::Gone(e) => e.kind(),
         LookupError::NotFound => "not_found",
         LookupError::NotDir => "not_directory",
+        LookupError::Loop => "too_many_symlinks",
         LookupError::Name(_) => "bad_name",
         LookupError::Load(_) => "corrupt",
     };
     CreateError => |e| match e {
         CreateError::Lookup(e) => e.kind(),
         CreateError::Exists => "exists",
+        CreateError::Target(_) => "bad_target",
         CreateError::IsDir => "is_directory",
         CreateError::TooManyLinks => "too_many_links",
         CreateError::Change(e) => e.kind(),
@@ -124,10 +126,11 @@ failure! {
     ReadError => |e| match e {
         ReadError::Gone(e) => e.kind(),
         ReadError::IsDir => "is_directory",
+        ReadError::NotFile => "not_file",
         ReadError::Media { .. } => "media",
     };
     WriteError => |e| match e {
-        WriteError::NotFile => "is_directory",
+        WriteError::NotFile => "not_file",
         WriteError::FileTooBig => "too_big",
         WriteError::Change(e) => e.kind(),
     };
