@@ -16,7 +16,15 @@ pub struct PmemFile {
     /// Its bytes.
     pub pmem: &'static MappedPmem,
     shared: Option<&'static MmapMut>,
-    _locked: File,
+    locked: File,
+}
+
+impl Drop for PmemFile {
+    /// Lets others have the file. The mapping stays, and with it the open file, whose lock would stay too.
+    fn drop(&mut self) {
+        // The end of the process ends it at the latest.
+        let _ = self.locked.unlock();
+    }
 }
 
 /// What becomes of changes.
@@ -104,7 +112,7 @@ impl PmemFile {
         Ok(Self {
             pmem: Box::leak(Box::new(pmem)),
             shared,
-            _locked: file,
+            locked: file,
         })
     }
 

@@ -72,6 +72,24 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub fn run_into(&self, output: impl Write) -> Result<Outcome> {
+        let qemu = self.start()?;
+        let deadline = self
+            .limit
+            .filter(|_| !self.gdb)
+            .map(|limit| Instant::now() + limit);
+        match self.task {
+            Task::Exec(_) => exec(qemu, deadline, output, self.trace_file()?),
+            Task::Shell => interact(qemu, deadline),
+            Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
+            Task::Tour => show(qemu, deadline, |bytes| bytes),
+        }
+    }
+
+    /// Starts the machine with its task; whoever has it reads its output, and may end it at any moment.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn start(&self) -> Result<Qemu> {
         let elf = kernel::build(kernel::Program::Kernel, self.profile)?;
         let mut machine = self.options.prepare(firmware(self.options.boot, &elf)?)?;
         machine.raw.clone_from(&self.raw);
@@ -83,17 +101,7 @@ impl Session {
                 elf.display()
             );
         }
-        let qemu = Qemu::start(machine)?;
-        let deadline = self
-            .limit
-            .filter(|_| !self.gdb)
-            .map(|limit| Instant::now() + limit);
-        match self.task {
-            Task::Exec(_) => exec(qemu, deadline, output, self.trace_file()?),
-            Task::Shell => interact(qemu, deadline),
-            Task::Tour if stdin().is_terminal() => interact(qemu, deadline),
-            Task::Tour => show(qemu, deadline, |bytes| bytes),
-        }
+        Ok(Qemu::start(machine)?)
     }
 
     /// The file for the event trace, empty.

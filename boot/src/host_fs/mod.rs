@@ -2,7 +2,7 @@
 
 pub mod errno;
 mod fuse;
-mod mounted;
+pub mod mounted;
 
 use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};

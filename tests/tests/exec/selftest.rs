@@ -99,7 +99,7 @@ fn listed() -> Result<(), Failed> {
     expect(
         &["--no-pmem"],
         1,
-        &[("selftest", "stress"), ("selftest stress 1", "error")],
+        &[("selftest", "powercut"), ("selftest stress 1", "error")],
     )?;
     Ok(())
 }
