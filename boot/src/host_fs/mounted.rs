@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
@@ -18,8 +19,12 @@ pub type Mounted = Fs<&'static MappedPmem>;
 /// A file or directory of it.
 pub type Node = Inode<&'static MappedPmem>;
 
-/// The frame where the image would lie in a machine: any will do, but not 0.
-const BASE: u64 = 1 << 20;
+/// A frame that no image has.
+const ZERO_PAGE: u64 = (1 << 20) - 1;
+/// Frames of a gibibyte: images begin at a multiple, so that large runs of blocks are aligned as in a machine.
+const GIB: u64 = 1 << 18;
+/// The next frames for an image: each has its own, so that one process may mount several.
+static NEXT: AtomicU64 = AtomicU64::new(ZERO_PAGE + 1);
 /// The nodes that the page indexes start with; nothing is mapped here.
 const NODES: u32 = 64;
 
@@ -61,10 +66,12 @@ pub fn leave(fs: Arc<Mounted>, file: &PmemFile, image: &Path) -> Result<()> {
 /// When it holds no file system that can be mounted.
 pub fn mount(file: &PmemFile, image: &Path) -> Result<Arc<Mounted>> {
     let pages = file.pmem.len() / PAGE_SIZE;
-    let range = Pfn::new(BASE)
+    // Relaxed: nothing but the number is shared.
+    let base = NEXT.fetch_add(pages.next_multiple_of(GIB), Ordering::Relaxed);
+    let range = Pfn::new(base)
         .and_then(|start| PfnRange::new(start, pages))
         .with_context(|| format!("{}: less than a page", image.display()))?;
-    let zero_page = Pfn::new(BASE - 1).context("a frame")?;
+    let zero_page = Pfn::new(ZERO_PAGE).context("a frame")?;
     let backing = Backing {
         pgmap: Pgmap::new("image", range, None)?,
         nodes: NodePool::new(NODES)?,

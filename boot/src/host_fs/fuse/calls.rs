@@ -4,19 +4,20 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use fs::{Kind, NewInode};
+use fs::{Kind, NewInode, Owner, RenameMode, SetAttr};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
     Request, TimeOrNow, WriteFlags,
 };
 
 use super::TTL;
-use super::attr::attr;
+use super::attr::{asked_ns, attr};
 use super::content::{Seek, seek};
 use super::volume::{Answer, Volume, number};
 use crate::host_fs::mounted::Node;
@@ -92,12 +93,12 @@ impl Filesystem for Volume {
         &self,
         _: &Request,
         ino: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
         size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _: Option<SystemTime>,
         _: Option<FileHandle>,
         _: Option<SystemTime>,
@@ -106,28 +107,114 @@ impl Filesystem for Volume {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let done = self.node(ino).and_then(|node| {
-            size.map_or(Ok(()), |size| self.set_size(&node, size))?;
+        let set = SetAttr {
+            mode: mode.map(permissions),
+            uid,
+            gid,
+            atime: atime.map(asked_ns),
+            mtime: mtime.map(asked_ns),
+        };
+        let node = self.node(ino);
+        attributes(reply, node.and_then(|node| self.set(node, size, &set)));
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.node(ino).and_then(|node| link_text(&node)) {
+            Ok(text) => reply.data(&text),
+            Err(error) => reply.error(errno(error)),
+        }
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let kind = Kind::of_mode(mode as u16).ok_or(nix::errno::Errno::EINVAL);
+        let made = kind.and_then(|kind| {
+            let new = NewInode {
+                rdev,
+                ..new_inode(request, kind, mode)
+            };
+            self.make(parent, name, &new)
+        });
+        self.entry(reply, made);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        link_name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let text = target.as_os_str().as_bytes();
+        let made = self.node(parent).and_then(|dir| {
+            let name = link_name.as_bytes();
+            self.fs
+                .symlink_in(&dir, name, text, owner(request))
+                .map_err(number)
+        });
+        self.entry(reply, made);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let renamed = rename_mode(flags).and_then(|mode| {
+            let (from, to) = (self.node(parent)?, self.node(newparent)?);
+            let (old, new) = (name.as_bytes(), newname.as_bytes());
+            self.fs.rename_in(&from, old, &to, new, mode).map_err(number)
+        });
+        empty(reply, renamed);
+    }
+
+    fn link(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        newparent: INodeNo,
+        newname: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        let linked = self.node(ino).and_then(|node| {
+            let dir = self.node(newparent)?;
+            let name = newname.as_bytes();
+            self.fs.link_in(&node, &dir, name).map_err(number)?;
             Ok(node)
         });
-        attributes(reply, done);
+        self.entry(reply, linked);
     }
 
     fn mkdir(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        self.entry(reply, self.make(parent, name, Kind::Dir, mode));
+        let new = new_inode(request, Kind::Dir, mode);
+        self.entry(reply, self.make(parent, name, &new));
     }
 
     fn create(
         &self,
-        _: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -135,7 +222,7 @@ impl Filesystem for Volume {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        match self.make(parent, name, Kind::File, mode) {
+        match self.make(parent, name, &new_inode(request, Kind::File, mode)) {
             Ok(node) => {
                 self.told(&node);
                 let stat = node.stat();
@@ -286,12 +373,22 @@ impl Filesystem for Volume {
 }
 
 impl Volume {
-    fn make(&self, dir: INodeNo, name: &OsStr, kind: Kind, mode: u32) -> Answer<Arc<Node>> {
+    fn make(&self, dir: INodeNo, name: &OsStr, new: &NewInode) -> Answer<Arc<Node>> {
         let dir = self.node(dir)?;
-        let mode = (mode & 0o7777) as u16;
         self.fs
-            .create_in(&dir, name.as_bytes(), &NewInode::new(kind, mode))
+            .create_in(&dir, name.as_bytes(), new)
             .map_err(number)
+    }
+
+    /// The size first: it is what may fail.
+    fn set(&self, node: Arc<Node>, size: Option<u64>, set: &SetAttr) -> Answer<Arc<Node>> {
+        if let Some(size) = size {
+            self.set_size(&node, size)?;
+        }
+        if *set != SetAttr::default() {
+            self.fs.setattr(&node, set).map_err(number)?;
+        }
+        Ok(node)
     }
 
     /// The kernel asks for nothing but data and holes.
@@ -304,5 +401,36 @@ impl Volume {
         let offset = u64::try_from(offset).map_err(|_| nix::errno::Errno::ENXIO)?;
         let found = seek(&*self.node(ino)?, offset, what)?;
         i64::try_from(found).map_err(|_| nix::errno::Errno::EOVERFLOW)
+    }
+}
+
+const fn permissions(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+fn owner(request: &Request) -> Owner {
+    Owner {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+fn new_inode(request: &Request, kind: Kind, mode: u32) -> NewInode {
+    NewInode::new(kind, permissions(mode)).owned_by(owner(request))
+}
+
+fn link_text(node: &Node) -> Answer<Vec<u8>> {
+    let mut text = vec![0; fs::layout::TEXT_MAX];
+    let len = node.readlink(&mut text).map_err(number)?;
+    text.truncate(len);
+    Ok(text)
+}
+
+fn rename_mode(flags: RenameFlags) -> Answer<RenameMode> {
+    match flags {
+        flags if flags.is_empty() => Ok(RenameMode::Replace),
+        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        _ => Err(nix::errno::Errno::EINVAL),
     }
 }

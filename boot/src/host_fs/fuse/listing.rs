@@ -68,7 +68,7 @@ impl Volume {
 
     /// `.` and `..` with their places.
     fn dots(&self, dir: &Arc<Node>) -> [(u64, u32, &'static OsStr); 2] {
-        let parent = ROOT;
+        let parent = self.fs.parent(dir).map_or(ROOT, |parent| parent.ino());
         [
             (0, dir.ino(), OsStr::new(".")),
             (1, parent, OsStr::new("..")),
