@@ -11,9 +11,9 @@ use std::time::SystemTime;
 use fs::{Kind, NewInode, Owner, RenameMode, SetAttr};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    Request, TimeOrNow, WriteFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
 use super::TTL;
@@ -177,7 +177,9 @@ impl Filesystem for Volume {
         let renamed = rename_mode(flags).and_then(|mode| {
             let (from, to) = (self.node(parent)?, self.node(newparent)?);
             let (old, new) = (name.as_bytes(), newname.as_bytes());
-            self.fs.rename_in(&from, old, &to, new, mode).map_err(number)
+            self.fs
+                .rename_in(&from, old, &to, new, mode)
+                .map_err(number)
         });
         empty(reply, renamed);
     }
