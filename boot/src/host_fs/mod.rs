@@ -1,26 +1,29 @@
 //! `holdfast fs`: the file system in a pmem image, by the very code that the kernel runs.
 
 pub mod errno;
+mod export;
 mod fuse;
+mod import;
 pub mod mounted;
+mod progress;
+mod sparse;
 
 use std::fs::File;
 use std::io::{Read, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use dax::pmem::Pmem;
 use fs::dir::DirEntry;
 use fs::{Kind, MkfsOptions, fsck, mkfs};
 
+use self::import::PIECE;
 use self::mounted::{Mounted, Node, change, look, now_ns};
 use crate::outcome::Outcome;
 use crate::pmem::create_sparse;
 use crate::pmem_file::{Changes, PmemFile};
 use crate::size::Size;
-
-const PIECE: usize = 1 << 20;
 
 /// What to do with the image.
 #[derive(Debug, Subcommand)]
@@ -74,15 +77,9 @@ pub enum FsCommand {
         path: String,
     },
     /// Copies a directory of the host, with all below it, into a directory of the image.
-    Import {
-        /// The image.
-        image: PathBuf,
-        /// The directory of the host.
-        from: PathBuf,
-        /// The directory in the image.
-        #[arg(default_value = "/")]
-        path: String,
-    },
+    Import(import::Import),
+    /// Copies a directory of the image, with all below it, into a directory of the host.
+    Export(export::Export),
     /// Mounts the file system on a directory of this machine, by FUSE, until Ctrl-C, SIGTERM or umount.
     Mount(fuse::Mount),
 }
@@ -101,7 +98,8 @@ impl FsCommand {
             Self::Ls { image, path } => look(image, |fs| list(fs, path)),
             Self::Get { image, path, to } => look(image, |fs| get(fs, path, to)),
             Self::Put { image, from, path } => change(image, |fs| put(fs, from, path)),
-            Self::Import { image, from, path } => change(image, |fs| import(fs, from, path)),
+            Self::Import(import) => import.run(),
+            Self::Export(export) => export.run(),
         }?;
         Ok(Outcome::Success)
     }
@@ -249,32 +247,6 @@ fn fill(fs: &Mounted, from: &mut impl Read, path: &str) -> Result<()> {
         fs.write(&inode, at, &buffer[..n])
             .with_context(|| path.to_owned())?;
         at += n as u64;
-    }
-    Ok(())
-}
-
-fn import(fs: &Mounted, from: &Path, path: &str) -> Result<()> {
-    for entry in std::fs::read_dir(from).with_context(|| from.display().to_string())? {
-        let entry = entry?;
-        let name = entry
-            .file_name()
-            .into_string()
-            .map_err(|name| anyhow!("{name:?}: not UTF-8"))?;
-        let inside = format!("{}/{name}", path.trim_end_matches('/'));
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            if fs.stat(&inside).is_err() {
-                fs.mkdir(&inside, 0o755).with_context(|| inside.clone())?;
-            }
-            import(fs, &entry.path(), &inside)?;
-        } else if kind.is_file() {
-            put(fs, &entry.path(), &inside)?;
-        } else {
-            crate::say!(
-                "{}: neither a file nor a directory, left out",
-                entry.path().display()
-            );
-        }
     }
     Ok(())
 }

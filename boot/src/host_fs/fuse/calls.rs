@@ -18,9 +18,9 @@ use fuser::{
 
 use super::TTL;
 use super::attr::{asked_ns, attr};
-use super::content::{Seek, seek};
 use super::volume::{Answer, Volume, number};
 use crate::host_fs::mounted::Node;
+use crate::host_fs::sparse::{Seek, seek};
 
 /// What the kernel may leave to us, or us to it, if it knows how.
 const WANTED: [InitFlags; 4] = [
@@ -401,7 +401,7 @@ impl Volume {
             _ => return Err(nix::errno::Errno::EINVAL),
         };
         let offset = u64::try_from(offset).map_err(|_| nix::errno::Errno::ENXIO)?;
-        let found = seek(&*self.node(ino)?, offset, what)?;
+        let found = seek(&*self.node(ino)?, offset, what).ok_or(nix::errno::Errno::ENXIO)?;
         i64::try_from(found).map_err(|_| nix::errno::Errno::EOVERFLOW)
     }
 }

@@ -1,22 +1,12 @@
 //! What is done with the content of a file.
 
 use dax::layout::{BreakReport, How};
-use fs::extents::Spot;
-use fs::{BLOCK_SIZE, Fill};
+use fs::Fill;
 use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
 
 use super::volume::{Answer, Volume, number};
 use crate::host_fs::mounted::Node;
-
-/// What `lseek` looks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seek {
-    /// Content.
-    Data,
-    /// A hole, or storage that was never written; the end of the file is one.
-    Hole,
-}
 
 impl Volume {
     /// Reads at most `size` bytes.
@@ -55,31 +45,5 @@ impl Volume {
         let mut report = BreakReport::default();
         let done = self.fs.punch(node, off, len, How::NoWait, &mut report);
         done.map(drop).map_err(number)
-    }
-}
-
-/// The first offset from `off` on at which there is what `what` says.
-///
-/// # Errors
-/// `ENXIO` behind the end, and when no more content comes.
-pub fn seek(node: &Node, off: u64, what: Seek) -> Answer<u64> {
-    let size = node.stat().size;
-    if off >= size {
-        return Err(Errno::ENXIO);
-    }
-    let mut at = off;
-    while at < size {
-        let (content, end) = match node.spot(at / BLOCK_SIZE) {
-            Spot::Extent(extent) => (!extent.unwritten, extent.end()),
-            Spot::HoleUntil(end) => (false, end),
-        };
-        if content == (what == Seek::Data) {
-            return Ok(at);
-        }
-        at = end.saturating_mul(BLOCK_SIZE);
-    }
-    match what {
-        Seek::Data => Err(Errno::ENXIO),
-        Seek::Hole => Ok(size),
     }
 }
