@@ -1,7 +1,6 @@
 //! A file system on the heap, for tests.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-pub mod crash;
 pub mod model;
 pub mod patched;
 pub mod process;

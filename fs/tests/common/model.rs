@@ -302,6 +302,17 @@ impl Model {
         self.walk(vec![0], path, true, &mut 0)?.pop()
     }
 
+    /// Whether there is something at `path`.
+    pub fn has(&self, path: &str) -> bool {
+        self.find(path).is_some()
+    }
+
+    /// The size of the file at `path`.
+    pub fn size(&self, path: &str) -> Option<u64> {
+        let node = &self.nodes[self.find(path)?];
+        (node.entry.kind == Kind::File).then_some(node.entry.data.len() as u64)
+    }
+
     fn place<'a>(&self, path: &'a str) -> Option<(usize, &'a str)> {
         let (dir, name) = path.rsplit_once('/')?;
         let dir = self.find(dir).filter(|dir| self.nodes[*dir].dir())?;

@@ -1,0 +1,311 @@
+//! Lists of operations, and the tree that each begins with.
+//!
+//! [`ace`] follows the operations of ACE's `pm` set, as Chipmunk used it: their numbers are 16 rename, 12 link, 6 falloc, 5 unlink, 5
+//! remove, 4 truncate, 4 direct write, 2 creat, 1 mkdir, 1 rmdir. As there, the files that an operation needs come to be right before it.
+//! [`own`] is wider and begins with a tree that has been used: blocks that held other content, files with holes, leaves, long
+//! names, second links.
+
+use std::sync::Arc;
+
+use fs::layout::Geometry;
+use fs::{Fs, mkfs};
+
+use super::act::Act;
+use super::lab::now;
+use super::region::Region;
+use crate::common::model::{Model, Op};
+use crate::common::{backing, options};
+
+/// Bytes of the test region.
+const REGION: u64 = 512 << 10;
+
+/// Where workloads begin, and what they are made of.
+pub struct World {
+    pub name: &'static str,
+    pub base: Vec<u64>,
+    pub geometry: Geometry,
+    pub model: Model,
+    pub acts: Vec<Act>,
+    /// What an operation needs is made before it.
+    needs: bool,
+}
+
+fn s(path: &str) -> String {
+    path.to_string()
+}
+
+/// A name of `len` bytes in a directory.
+fn long(dir: &str, len: usize) -> String {
+    format!("{dir}/{}", "n".repeat(len))
+}
+
+impl World {
+    /// A file system of `bytes` after `setup`, unmounted.
+    pub fn new(
+        name: &'static str,
+        bytes: u64,
+        setup: Vec<Op>,
+        acts: Vec<Act>,
+        needs: bool,
+    ) -> Arc<Self> {
+        let region = Arc::new(Region::new(&vec![0; bytes as usize / 8], 0..0));
+        mkfs(&*region, &options()).expect("mkfs");
+        let fs = Fs::mount(region.clone(), backing(bytes)).expect("mount");
+        fs.set_clock(now);
+        let mut model = Model::default();
+        for op in &setup {
+            assert!(op.run(&fs) && model.run(op), "{op:?}");
+        }
+        let geometry = *fs.geometry();
+        assert!(fs.unmount().is_ok());
+        Arc::new(Self {
+            name,
+            base: region.copy(),
+            geometry,
+            model,
+            acts,
+            needs,
+        })
+    }
+
+    /// What has to be there, or must not be, for `act` to do something.
+    pub fn needs(&self, model: &Model, act: &Act) -> Vec<Act> {
+        let mut out = Vec::new();
+        if let Act::Op(op) = act
+            && self.needs
+        {
+            needs(model, op, &mut out);
+        }
+        out.into_iter().map(Act::Op).collect()
+    }
+}
+
+/// Directories of the ACE set; every other name is a file's.
+const DIRS: [&str; 4] = ["/A", "/B", "/A/C", "/B/C"];
+
+fn needs(model: &Model, op: &Op, out: &mut Vec<Op>) {
+    match op {
+        Op::Create(new) => {
+            parents(model, new, out);
+            absent(model, new, out);
+        }
+        Op::Mkdir(new) => parents(model, new, out),
+        Op::Link(old, new) => {
+            present(model, old, out);
+            parents(model, new, out);
+            absent(model, new, out);
+        }
+        Op::Rename(old, new, _) => {
+            present(model, old, out);
+            parents(model, new, out);
+        }
+        Op::Rmdir(path)
+        | Op::Unlink(path)
+        | Op::Write(path, ..)
+        | Op::Truncate(path, _)
+        | Op::Fallocate(path, ..) => present(model, path, out),
+        _ => {}
+    }
+}
+
+fn parents(model: &Model, path: &str, out: &mut Vec<Op>) {
+    let dir = &path[..path.rfind('/').unwrap_or(0)];
+    if !dir.is_empty() {
+        present(model, dir, out);
+    }
+}
+
+fn present(model: &Model, path: &str, out: &mut Vec<Op>) {
+    let made = |op: &Op| matches!(op, Op::Create(p) | Op::Mkdir(p) if p == path);
+    if model.has(path) || out.iter().any(made) {
+        return;
+    }
+    parents(model, path, out);
+    if DIRS.contains(&path) {
+        out.push(Op::Mkdir(s(path)));
+    } else {
+        out.push(Op::Create(s(path)));
+        out.push(Op::Write(s(path), 0, 6000, 9));
+    }
+}
+
+fn absent(model: &Model, path: &str, out: &mut Vec<Op>) {
+    if model.has(path) {
+        out.push(Op::Unlink(s(path)));
+    }
+}
+
+/// Something that was freed, so that new blocks are not zero by chance.
+fn dirt() -> Vec<Op> {
+    vec![
+        Op::Create(s("/dirt")),
+        Op::Write(s("/dirt"), 0, 200_000, 77),
+        Op::Unlink(s("/dirt")),
+    ]
+}
+
+/// The 56 operations of the ACE set.
+pub fn ace() -> Arc<World> {
+    let files = ["/foo", "/A/foo", "/bar", "/A/bar"];
+    let mut ops = Vec::new();
+    for old in files {
+        for new in files.into_iter().filter(|new| *new != old) {
+            ops.push(Op::Rename(s(old), s(new), true));
+            ops.push(Op::Link(s(old), s(new)));
+        }
+    }
+    for (old, new) in [("/A", "/B"), ("/B", "/A"), ("/A/C", "/B"), ("/B", "/A/C")] {
+        ops.push(Op::Rename(s(old), s(new), true));
+    }
+    for file in &files[..2] {
+        for (off, len) in [(16_384, 4096), (5000, 4096), (4000, 9000)] {
+            ops.push(Op::Fallocate(s(file), off, len, false));
+        }
+        ops.extend([0, 256].map(|size| Op::Truncate(s(file), size)));
+        ops.push(Op::Write(s(file), 16_384, 4096, 3));
+        ops.push(Op::Write(s(file), 0, 4096, 4));
+        ops.push(Op::Create(s(file)));
+    }
+    // unlink, and remove, which for a file is the same.
+    for file in files.into_iter().chain(["/A/C/foo"]) {
+        ops.push(Op::Unlink(s(file)));
+        ops.push(Op::Unlink(s(file)));
+    }
+    ops.push(Op::Mkdir(s("/A")));
+    ops.push(Op::Rmdir(s("/A")));
+    let acts = ops.into_iter().map(Act::Op).collect();
+    World::new("ace", REGION, dirt(), acts, true)
+}
+
+fn own_setup() -> Vec<Op> {
+    let mut ops = dirt();
+    ops.extend([
+        Op::Mkdir(s("/A")),
+        Op::Mkdir(s("/B")),
+        Op::Create(s("/A/foo")),
+        Op::Write(s("/A/foo"), 0, 9000, 1),
+        Op::Create(s("/bar")),
+        Op::Write(s("/bar"), 0, 700, 2),
+        Op::Mkdir(s("/A/sub")),
+        Op::Link(s("/bar"), s("/A/bar2")),
+        // Directories that were used have blocks to lose.
+        Op::Create(s("/A/sub/x")),
+        Op::Unlink(s("/A/sub/x")),
+        Op::Create(s("/B/x")),
+        Op::Unlink(s("/B/x")),
+        // Storage that was never written.
+        Op::Create(s("/pre")),
+        Op::Fallocate(s("/pre"), 0, 12_288, false),
+        Op::Create(long("/A", 60)),
+        Op::Symlink(s("/link"), s("/A/foo")),
+        Op::Create(s("/frag")),
+    ]);
+    // More extents than an inode holds.
+    ops.extend((0..14).map(|i| Op::Write(s("/frag"), i * 8192, 64, 3)));
+    ops
+}
+
+fn own_names() -> Vec<Op> {
+    vec![
+        Op::Create(s("/new")),
+        Op::Create(s("/A/new")),
+        Op::Create(long("", 100)),
+        Op::Create(long("/B", 255)),
+        Op::Mkdir(s("/new")),
+        Op::Mkdir(s("/A/sub/deep")),
+        Op::Rmdir(s("/B")),
+        Op::Rmdir(s("/A/sub")),
+        Op::Unlink(s("/bar")),
+        Op::Unlink(s("/A/bar2")),
+        Op::Unlink(s("/A/foo")),
+        Op::Unlink(long("/A", 60)),
+        Op::Unlink(s("/frag")),
+        Op::Link(s("/A/foo"), s("/new")),
+        Op::Link(s("/bar"), long("/B", 90)),
+        Op::Rename(s("/bar"), s("/new"), true),
+        Op::Rename(s("/bar"), s("/A/foo"), true),
+        Op::Rename(s("/A/foo"), s("/bar"), true),
+        Op::Rename(s("/A/foo"), s("/B/moved"), true),
+        Op::Rename(s("/A/sub"), s("/B"), true),
+        Op::Rename(s("/B"), s("/A/sub"), true),
+        Op::Rename(s("/A/sub"), s("/B/sub"), true),
+        Op::Rename(s("/A"), s("/B/A"), true),
+        Op::Rename(s("/A"), s("/A2"), true),
+        Op::Rename(s("/A/foo"), long("/B", 130), true),
+        Op::Rename(long("/A", 60), s("/short"), true),
+        Op::Rename(s("/bar"), s("/A/bar2"), true),
+        Op::Exchange(s("/bar"), s("/A/foo")),
+        Op::Exchange(s("/A/sub"), s("/B")),
+        Op::Exchange(s("/A/foo"), s("/B")),
+        Op::Symlink(s("/new"), s("/A/foo")),
+        Op::Symlink(s("/B/new"), "t".repeat(300)),
+        Op::Unlink(s("/link")),
+        Op::SetAttr(s("/A/foo"), 0o600, 7, 8),
+        Op::SetAttr(s("/B"), 0o700, 9, 10),
+        Op::Special(s("/pipe"), fs::Kind::Fifo, 0),
+    ]
+}
+
+fn own_content() -> Vec<Op> {
+    vec![
+        Op::Write(s("/A/foo"), 0, 4096, 4),
+        Op::Write(s("/A/foo"), 100, 300, 5),
+        Op::Write(s("/A/foo"), 4095, 2, 6),
+        Op::Write(s("/A/foo"), 9000, 300, 7),
+        Op::Write(s("/A/foo"), 8999, 5000, 8),
+        Op::Write(s("/A/foo"), 20_000, 5000, 9),
+        Op::Write(s("/bar"), 0, 6000, 10),
+        Op::Write(s("/pre"), 4096, 100, 11),
+        Op::Write(s("/pre"), 0, 12_288, 12),
+        Op::Write(s("/new"), 0, 6000, 13),
+        Op::Write(s("/frag"), 4096, 4096, 14),
+        Op::Truncate(s("/A/foo"), 0),
+        Op::Truncate(s("/A/foo"), 5000),
+        Op::Truncate(s("/A/foo"), 4096),
+        Op::Truncate(s("/A/foo"), 30_000),
+        Op::Truncate(s("/bar"), 2000),
+        Op::Truncate(s("/frag"), 8192),
+        Op::Punch(s("/A/foo"), 0, 5000),
+        Op::Punch(s("/A/foo"), 4096, 4096),
+        Op::Punch(s("/A/foo"), 100, 200),
+        Op::Punch(s("/A/foo"), 5000, 100_000),
+        Op::Punch(s("/frag"), 8192, 8192),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, false),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, true),
+        Op::Fallocate(s("/pre"), 0, 8192, true),
+        Op::Fallocate(s("/frag"), 0, 12_288, false),
+    ]
+}
+
+/// The own list.
+pub fn own() -> Arc<World> {
+    let ops = own_names().into_iter().chain(own_content());
+    let mut acts: Vec<Act> = ops.map(Act::Op).collect();
+    acts.extend([
+        Act::Map(s("/A/foo"), 0, 4096, 20),
+        Act::Map(s("/A/foo"), 4000, 200, 21),
+        Act::Map(s("/pre"), 4096, 4096, 22),
+        Act::Map(s("/frag"), 4096, 64, 23),
+    ]);
+    World::new("own", REGION, own_setup(), acts, false)
+}
+
+/// The operations of the own list that change no content.
+pub fn metadata() -> Arc<World> {
+    let acts = own_names().into_iter().map(Act::Op).collect();
+    World::new("metadata", REGION, own_setup(), acts, false)
+}
+
+/// An operation to go on with after a crash; whether it succeeds depends on the state.
+pub fn followers(number: u64) -> Act {
+    let ops = [
+        Op::Mkdir(s("/more")),
+        Op::Write(s("/A/foo"), 8900, 300, 50),
+        Op::Rename(s("/bar"), s("/A/foo"), true),
+        Op::Create(s("/more")),
+        Op::Unlink(s("/A/foo")),
+        Op::Truncate(s("/A/foo"), 100),
+        Op::Link(s("/A/foo"), s("/more")),
+    ];
+    Act::Op(ops[(number % ops.len() as u64) as usize].clone())
+}
