@@ -2,6 +2,10 @@
 //!
 //! The index holds hashes and slots, not names: a name is compared with what stands on the media. It is built at the first
 //! lookup, changed only under the commit lock, and read under the inode's spin lock.
+//!
+//! An entry never moves while it exists, and its slot is its cookie: whoever reads a directory bit by bit sees what stays exactly
+//! once, whatever comes and goes meanwhile. Room for a new name is found in a few steps, however large the directory is: for each
+//! number of slots that a name can take, a set of the blocks that have so many in a row.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -9,6 +13,7 @@ use alloc::vec::Vec;
 use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
 
+use crate::bits::Bits;
 use crate::commit::MetaAddr;
 use crate::extents::{ExtentMap, Spot};
 use crate::layout::{
@@ -18,6 +23,9 @@ use crate::media_inode::{Corrupt, DentryFault, Ground, LoadError};
 
 /// Slots of a block: one bit each of a word.
 pub const SLOTS: u32 = 64;
+
+/// Most slots that a name takes.
+const SLOTS_MAX: usize = slots_for(NAME_MAX);
 
 /// A name that may stand in a directory: 1 to 255 bytes, no `/`, no zero byte, not `.` or `..`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +113,8 @@ pub struct DirIndex {
     names: BTreeMap<(u32, u32), (Ino, Kind)>,
     /// One word a block, one bit a slot in use.
     used: Vec<u64>,
-    /// No block before this one has a free slot.
-    hint: usize,
+    /// For each number of slots that a name can take, less one: the blocks with so many free ones in a row.
+    room: [Bits; SLOTS_MAX],
 }
 
 /// A directory on the media: its number, and its blocks.
@@ -241,7 +249,8 @@ impl<P: Pmem> Dir<'_, P> {
             }
             .into());
         }
-        index.grow(blocks)?;
+        index.reserve(blocks)?;
+        index.cover(blocks);
         let mut slot = 0;
         while (slot / SLOTS) < blocks as u32 {
             if slot % SLOTS == 0 {
@@ -282,12 +291,21 @@ impl DirIndex {
         self.used.len()
     }
 
-    /// Makes it cover `blocks` blocks.
-    pub fn grow(&mut self, blocks: usize) -> Result<(), OutOfMemory> {
+    /// Takes the memory to cover `blocks` blocks.
+    pub fn reserve(&mut self, blocks: usize) -> Result<(), OutOfMemory> {
         let more = blocks.saturating_sub(self.used.len());
         self.used.try_reserve(more).map_err(|_| OutOfMemory)?;
+        self.room
+            .iter_mut()
+            .try_for_each(|room| room.reserve(blocks))
+    }
+
+    /// Covers `blocks` blocks, for which memory is reserved; the new ones are free.
+    pub fn cover(&mut self, blocks: usize) {
+        for room in &mut self.room {
+            room.cover(blocks, true);
+        }
         self.used.resize(blocks.max(self.used.len()), 0);
-        Ok(())
     }
 
     /// Finds a name.
@@ -305,21 +323,19 @@ impl DirIndex {
         Ok(None)
     }
 
-    /// The first of `n` free slots in a row, within one block.
-    pub fn vacancy(&mut self, n: u32) -> Option<u32> {
-        while self
-            .used
-            .get(self.hint)
-            .is_some_and(|word| *word == u64::MAX)
-        {
-            self.hint += 1;
+    /// The first of `n` free slots in a row (1 to 5), within one block.
+    #[must_use]
+    pub fn vacancy(&self, n: u32) -> Option<u32> {
+        let block = self.room.get(n as usize - 1)?.first()?;
+        let runs = free_runs(*self.used.get(block)?, n);
+        (runs != 0).then(|| block as u32 * SLOTS + runs.trailing_zeros())
+    }
+
+    /// Notes what a block has room for, after a change.
+    fn survey(&mut self, block: usize) {
+        for (n, room) in (1..).zip(&mut self.room) {
+            room.put(block, free_runs(self.used[block], n) != 0);
         }
-        let fits = |word: &u64| {
-            let runs = (1..n).fold(!*word, |runs, _| runs & runs >> 1);
-            (runs != 0).then(|| runs.trailing_zeros())
-        };
-        let mut blocks = self.used.iter().enumerate().skip(self.hint);
-        blocks.find_map(|(block, word)| fits(word).map(|bit| block as u32 * SLOTS + bit))
     }
 
     fn mask(slot: u32, name_len: usize) -> u64 {
@@ -329,7 +345,9 @@ impl DirIndex {
 
     /// Notes a new entry, or a new inode behind an old one.
     pub fn insert(&mut self, slot: u32, hash: u32, name_len: usize, names: (Ino, Kind)) {
-        self.used[(slot / SLOTS) as usize] |= Self::mask(slot, name_len);
+        let block = (slot / SLOTS) as usize;
+        self.used[block] |= Self::mask(slot, name_len);
+        self.survey(block);
         self.names.insert((hash, slot), names);
     }
 
@@ -337,7 +355,7 @@ impl DirIndex {
     pub fn remove(&mut self, slot: u32, name: Name<'_>) {
         let block = (slot / SLOTS) as usize;
         self.used[block] &= !Self::mask(slot, name.bytes().len());
-        self.hint = self.hint.min(block);
+        self.survey(block);
         self.names.remove(&(name_hash(name.bytes()), slot));
     }
 
@@ -367,4 +385,9 @@ impl DirIndex {
         }
         Ok(None)
     }
+}
+
+/// Of a block with the slots `used`: where `n` free ones in a row begin.
+fn free_runs(used: u64, n: u32) -> u64 {
+    (1..n).fold(!used, |runs, _| runs & runs >> 1)
 }

@@ -14,6 +14,7 @@ extern crate alloc;
 
 mod api;
 mod attr;
+mod bits;
 mod change;
 pub mod commit;
 mod cut;

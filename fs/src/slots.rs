@@ -4,19 +4,23 @@
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
-use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring};
+use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring, Run};
 use crate::dir::Name;
 use crate::error::ChangeError;
 use crate::extents::ExtentMap;
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, name_hash};
+use crate::layout::{
+    BLOCK_SIZE, Core, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, name_hash,
+};
 use crate::media_inode::{Corrupt, state_word};
 use crate::shared::{Shared, State};
 use crate::space::Goal;
 
 /// Inodes that the table is grown by.
 const TABLE_STEP: u32 = 256;
+/// Most blocks that a directory is grown by: 2 MiB.
+const GROWTH_MAX: u64 = 512;
 /// Tails of a name that fit into one record.
 const TAILS_A_RECORD: usize = 3;
 
@@ -83,51 +87,45 @@ impl<P: Pmem> Fs<P> {
         Ok(slot)
     }
 
-    /// Adds a zeroed block to a directory.
+    /// Adds zeroed blocks to a directory, an eighth of what it has: so the number of its extents, and the work for each entry, stay
+    /// small however large it grows.
     fn grow_dir(&self, state: &mut State, dir: &Inode<P>) -> Result<(), ChangeError> {
         let block = dir.stat().size / BLOCK_SIZE;
         let after = dir.attr.lock().map.before(block).map(|e| e.phys + e.len);
-        let fresh = self.shared.take(
-            state,
-            1,
-            Goal {
-                file_block: 0,
-                after,
-                total: 0,
-            },
-        )?;
-        fresh.zero(&self.shared.media, 0, BLOCK_SIZE);
-        let phys = fresh.run().block;
+        let goal = Goal {
+            after,
+            ..Goal::default()
+        };
+        let want = (block / 8).clamp(1, GROWTH_MAX);
+        let fresh = self.shared.take(state, want, goal)?;
+        let Run { block: phys, len } = fresh.run();
+        fresh.zero(&self.shared.media, 0, len * BLOCK_SIZE);
         let new = Extent {
             file: block,
             phys,
-            len: 1,
+            len,
             unwritten: false,
         };
-        let set = FreshSet::of(fresh);
-        let prepared = self.grown(dir, new, block as usize + 1);
-        let map = match prepared {
+        let (set, blocks) = (FreshSet::of(fresh), block + len);
+        let map = match self.grown(dir, new) {
             Ok(map) => map,
             Err(error) => {
                 Shared::<P>::give_back(state, set);
                 return Err(error.into());
             }
         };
-        dir.commit_map(
-            state,
-            map,
-            set,
-            |core| core.size = (block + 1) * BLOCK_SIZE,
-            |_| (),
-        )
+        let resize = |core: &mut Core| core.size = blocks * BLOCK_SIZE;
+        dir.commit_map(state, map, set, resize, |_| ())?;
+        dir.with_index(|_, index| index.cover(blocks as usize));
+        Ok(())
     }
 
-    /// The map of a directory with one more block, its index made ready for it.
-    fn grown(&self, dir: &Inode<P>, new: Extent, blocks: usize) -> Result<ExtentMap, OutOfMemory> {
+    /// The map of a directory with more blocks; its index has the memory for them.
+    fn grown(&self, dir: &Inode<P>, new: Extent) -> Result<ExtentMap, OutOfMemory> {
         let mut attr = dir.attr.lock();
         let (map, _) = attr.map.with(new)?;
         if let Some(index) = &mut attr.index {
-            index.grow(blocks)?;
+            index.reserve(new.end() as usize)?;
         }
         Ok(map)
     }

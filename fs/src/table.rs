@@ -5,7 +5,8 @@
 //! good. Nobody becomes a user of an orphan but through another user, which [`Weak::upgrade`] decides in one step: either a look-up
 //! by number finds it alive, or it is over and the number leads nowhere.
 //!
-//! The table's spin lock is held for a look or a change. What is taken out is dropped without it.
+//! The table's spin lock is held for a look or a change. What is taken out is dropped without it. A search for an inode that nobody uses
+//! looks at a bounded number, from where the last search ended: however many are in use, no operation walks through all of them.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -55,20 +56,33 @@ pub(crate) enum Known<P: Pmem> {
     Absent,
 }
 
+/// Inodes that one search for an unused one looks at.
+const LOOKS: usize = 128;
+
+/// The inodes by number, and where the next search for an unused one begins.
+struct Inner<P: Pmem> {
+    entries: BTreeMap<Ino, Entry<P>>,
+    hand: Ino,
+}
+
 /// The table.
-pub(crate) struct Table<P: Pmem>(SpinLock<BTreeMap<Ino, Entry<P>>>);
+pub(crate) struct Table<P: Pmem>(SpinLock<Inner<P>>);
 
 impl<P: Pmem> Table<P> {
     pub const fn new() -> Self {
-        Self(SpinLock::with_class(&class::INODE_TABLE, BTreeMap::new()))
+        let inner = Inner {
+            entries: BTreeMap::new(),
+            hand: 0,
+        };
+        Self(SpinLock::with_class(&class::INODE_TABLE, inner))
     }
 
     pub fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().entries.len()
     }
 
     pub fn find(&self, ino: Ino) -> Known<P> {
-        match self.0.lock().get(&ino) {
+        match self.0.lock().entries.get(&ino) {
             None => Known::Absent,
             Some(entry) => entry.user().map_or(Known::Over, Known::Used),
         }
@@ -76,14 +90,18 @@ impl<P: Pmem> Table<P> {
 
     /// Adds an inode that is not there. Takes memory.
     pub fn insert(&self, inode: Arc<Inode<P>>) {
-        let old = self.0.lock().insert(inode.ino(), Entry::Named(inode));
+        let old = self
+            .0
+            .lock()
+            .entries
+            .insert(inode.ino(), Entry::Named(inode));
         debug_assert!(old.is_none(), "an inode is in memory once");
     }
 
     /// The last name of `ino` is gone: the table is no user of it any more. Takes no memory. The caller holds a user of its own.
     pub fn orphan(&self, ino: Ino) {
         let mut table = self.0.lock();
-        if let Some(entry) = table.get_mut(&ino)
+        if let Some(entry) = table.entries.get_mut(&ino)
             && let Entry::Named(inode) = entry
         {
             let weak = Entry::Orphan(inode.vnode().clone(), Arc::downgrade(inode));
@@ -96,57 +114,70 @@ impl<P: Pmem> Table<P> {
     /// An orphan whose last user is gone.
     pub fn is_over(&self, ino: Ino) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let entry = table.get(&ino)?;
+        let entry = table.entries.get(&ino)?;
         (!entry.is_used()).then(|| entry.vnode().clone())
     }
 
     /// Takes an inode out. Takes no memory.
     pub fn remove(&self, ino: Ino) {
         // Dropped without the lock.
-        let _entry = self.0.lock().remove(&ino);
+        let _entry = self.0.lock().entries.remove(&ino);
     }
 
     /// Takes all out.
     pub fn clear(&self) {
         // Dropped without the lock.
-        let _all = core::mem::take(&mut *self.0.lock());
+        let _all = core::mem::take(&mut self.0.lock().entries);
     }
 
     /// The first inode from `from` on.
     pub fn from(&self, from: Ino) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let entry = table.range(from..).next();
+        let entry = table.entries.range(from..).next();
         entry.map(|(_, entry)| entry.vnode().clone())
     }
 
     /// The first inode from `from` on that somebody uses.
     pub fn user_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
         let table = self.0.lock();
-        table.range(from..).find_map(|(_, entry)| entry.user())
+        table
+            .entries
+            .range(from..)
+            .find_map(|(_, entry)| entry.user())
     }
 
     /// An inode that somebody besides the table uses, or for which `or` holds.
     pub fn first_used(&self, or: impl Fn(&Vnode<P>) -> bool) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let used = table.values().find(|e| e.is_used() || or(e.vnode()));
+        let used = table
+            .entries
+            .values()
+            .find(|e| e.is_used() || or(e.vnode()));
         used.map(|entry| entry.vnode().clone())
     }
 
-    /// Takes out an inode with a name that nobody uses and for which `wanted` holds, if there are more than `keep`.
+    /// Takes out an inode with a name that nobody uses and for which `wanted` holds, if there are more than `keep`. Looks at 128 at
+    /// most; the next search goes on behind the last one looked at.
     pub fn take_unused(
         &self,
         keep: usize,
         wanted: impl Fn(&Vnode<P>) -> bool,
     ) -> Option<Arc<Inode<P>>> {
         let mut table = self.0.lock();
-        if table.len() <= keep {
+        let Inner { entries, hand } = &mut *table;
+        if entries.len() <= keep {
             return None;
         }
-        let unused = |entry: &&Entry<P>| {
+        let unused = |entry: &Entry<P>| {
             matches!(entry, Entry::Named(_)) && !entry.is_used() && wanted(entry.vnode())
         };
-        let ino = table.values().find(unused)?.vnode().ino();
-        match table.remove(&ino)? {
+        let around = entries.range(*hand..).chain(entries.range(..*hand));
+        let mut looked = around.take(LOOKS).map(|(ino, entry)| {
+            *hand = ino + 1;
+            (*ino, unused(entry))
+        });
+        let (ino, _) = looked.find(|(_, unused)| *unused)?;
+        match entries.remove(&ino)? {
             Entry::Named(inode) => Some(inode),
             Entry::Orphan(..) => None,
         }
