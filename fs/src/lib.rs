@@ -57,5 +57,6 @@ pub use path::LINKS_MAX;
 pub use removal::{HeldPage, RemovalError, remove_pgmap};
 pub use rename::RenameMode;
 pub use shared::Backing;
+pub use superblock::{Chosen, choose as choose_superblock};
 pub use symlink::TargetError;
 pub use worker::{Finished, Worker};

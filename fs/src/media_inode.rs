@@ -183,7 +183,9 @@ impl LeafRef {
         [self.first | self.count << 32, self.block]
     }
 
-    const fn from_words(words: [u64; 2]) -> Self {
+    /// Reads an index entry.
+    #[must_use]
+    pub const fn from_words(words: [u64; 2]) -> Self {
         Self {
             first: words[0] & 0xffff_ffff,
             count: words[0] >> 32,

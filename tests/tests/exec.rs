@@ -8,6 +8,8 @@ use tests::driver;
 
 #[path = "exec/bench.rs"]
 mod bench;
+#[path = "exec/exchange.rs"]
+mod exchange;
 #[path = "exec/files.rs"]
 mod files;
 #[path = "exec/host_fs.rs"]
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         removal::CASES,
         machines::CASES,
         files::CASES,
+        exchange::CASES,
         selftest::CASES,
     ];
     let trials = lists

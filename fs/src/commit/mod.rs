@@ -56,7 +56,9 @@ mod media;
 mod recover;
 mod tx;
 
-pub use crate::record::{RecordFull, RecordKind};
+pub use crate::record::{
+    Found, RECORD_WORDS, Record, RecordFault, RecordFull, RecordKind, Slot, decode as decode_record,
+};
 pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
 pub(crate) use recover::scan;
