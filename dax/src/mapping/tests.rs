@@ -46,6 +46,66 @@ fn cleaning_takes_the_permission_then_flushes_then_clears_the_mark() {
     assert!(dirty(&file, 3), "a store after the flush was not noticed");
 }
 
+/// A flush asks every CPU: one for each page would cost an interrupt round for each.
+#[test]
+fn cleaning_flushes_the_tlbs_once_for_a_run_of_pages() {
+    let file = File::full(64);
+    let process = Process::new(&file, PageSize::Size4K);
+    let dirtied: Vec<u64> = (0..64).filter(|p| p % 5 != 4).collect();
+    dirtied
+        .iter()
+        .for_each(|p| assert!(process.write(*p).is_ok()));
+    let before = process.tlb.flushes();
+    let flushed = RefCell::new(Vec::new());
+    let count = file.mapping.clean_range(0..64, &|pfn, pages| {
+        flushed
+            .borrow_mut()
+            .push((pfn.get() - file.pfn(0).get(), pages));
+    });
+    let rounds = process.tlb.flushes() - before;
+    assert_eq!(count, dirtied.len() as u64);
+    assert!((1..=2).contains(&rounds), "{rounds} rounds");
+    assert!((0..64).all(|p| !dirty(&file, p) && !process.tlb.may_write(file.pfn(p))));
+    let pages: Vec<u64> = flushed
+        .borrow()
+        .iter()
+        .flat_map(|(at, n)| *at..at + n)
+        .collect();
+    assert_eq!(pages, dirtied);
+    assert!(flushed.borrow().len() < 20, "{:?}", flushed.borrow());
+}
+
+#[test]
+fn a_page_that_somebody_has_locked_ends_a_run_and_is_cleaned_after_it() {
+    let file = File::full(8);
+    let process = Process::new(&file, PageSize::Size4K);
+    (0..8).for_each(|p| assert!(process.write(p).is_ok()));
+    let ((tell, told), (locked, is_locked), (let_go, may_go)) =
+        (mpsc::channel(), mpsc::channel(), mpsc::channel::<()>());
+    let pages = &file.mapping.pages;
+    thread::scope(|s| {
+        s.spawn(move || {
+            let held = pages.lock_existing(3);
+            locked.send(held.is_some()).unwrap();
+            may_go.recv().unwrap();
+        });
+        assert!(is_locked.recv().unwrap());
+        let cleaner = s.spawn(|| {
+            let flush = |pfn: Pfn, pages| {
+                tell.send((pfn.get() - file.pfn(0).get(), pages)).unwrap();
+            };
+            file.mapping.clean_range(0..8, &flush)
+        });
+        assert_eq!(told.recv().unwrap(), (0, 3));
+        // Nobody waits for an entry while it holds another: these are free again.
+        drop(pages.lock_existing(1).unwrap());
+        assert!(dirty(&file, 3) && dirty(&file, 5));
+        let_go.send(()).unwrap();
+        assert_eq!(cleaner.join().unwrap(), 8);
+    });
+    assert!((0..8).all(|p| !dirty(&file, p)));
+}
+
 /// The front that stays begins where the whole began.
 #[test]
 fn what_stays_of_a_mapping_that_was_cut_is_still_unmapped_with_the_file() {
@@ -91,14 +151,20 @@ fn a_pin_that_ends_during_the_flush_leaves_its_page_dirty() {
 fn a_store_during_the_flush_waits_and_is_dirty_again() {
     let file = File::full(8);
     let process = Process::new(&file, PageSize::Size4K);
-    process.write(3).unwrap();
+    [3, 5]
+        .iter()
+        .for_each(|p| assert!(process.write(*p).is_ok()));
     thread::scope(|s| {
         file.mapping.clean_range(0..8, &|_, _| {
-            s.spawn(|| process.write(3).unwrap());
+            s.spawn(|| {
+                [5, 3]
+                    .iter()
+                    .for_each(|p| assert!(process.write(*p).is_ok()))
+            });
             thread::sleep(Duration::from_millis(5));
         });
     });
-    assert!(dirty(&file, 3));
+    assert!(dirty(&file, 3) && dirty(&file, 5));
 }
 
 #[test]

@@ -97,7 +97,7 @@ impl XArray {
 }
 
 /// The entries from `first` on that lie in the node of `step` and begin before `end`, in order, with their slots; up to the first child.
-fn run(step: Step<'_>, first: Found, end: u64) -> impl Iterator<Item = (usize, Found)> {
+pub(super) fn run(step: Step<'_>, first: Found, end: u64) -> impl Iterator<Item = (usize, Found)> {
     let shift = level_of(first.entry.order());
     let node_base = first.base & !((1_u64 << (shift + BITS)) - 1);
     (step.at..SLOTS)

@@ -171,7 +171,7 @@ impl XArray {
         WAITERS.wake_all(self.key(base));
     }
 
-    fn unlock(&self, base: u64, entry: Entry) {
+    pub(super) fn unlock(&self, base: u64, entry: Entry) {
         let mut inner = self.inner.lock();
         match entry {
             Entry::Empty { .. } => {
@@ -205,6 +205,14 @@ impl EntryGuard<'_> {
     /// The entry as it is now.
     pub fn entry(&self) -> Entry {
         self.entry
+    }
+
+    pub(super) fn found(&self) -> Found {
+        Found {
+            base: self.base,
+            entry: self.entry,
+            locked: true,
+        }
     }
 
     /// Stores `entry` in the place of this one; it stays locked. Never allocates.

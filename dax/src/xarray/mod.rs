@@ -40,6 +40,7 @@ mod lock;
 mod loom_tests;
 mod node;
 mod pool;
+mod run;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod write;
@@ -58,6 +59,7 @@ pub use lock::{EntryGuard, LockError};
 pub use node::Mark;
 use node::{BITS, Node, SLOTS, Slot};
 pub use pool::{NodePool, PoolStats};
+pub(crate) use run::{EntryRun, LOCKS};
 
 /// Levels of the tallest tree.
 const LEVELS: usize = 9;
