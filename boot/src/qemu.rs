@@ -1,13 +1,15 @@
 //! A running QEMU: its output with a deadline, its end with a meaning. Dropping it kills it.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Instant;
 
 use protocol::exit::Exit;
 
-use crate::machine::Machine;
+use crate::machine::{Backing, Machine};
 use crate::packages::{InstallError, Program};
 use crate::spawn::spawn_bound;
 
@@ -18,6 +20,7 @@ pub struct Qemu {
     messages: Receiver<Message>,
     sender: Sender<Message>,
     machine: Machine, // keeps the open files that the process has inherited
+    _locks: Vec<File>,
 }
 
 /// What the threads around the process tell its owner.
@@ -48,6 +51,12 @@ pub enum StartError {
     /// The system refused to start it.
     #[error("QEMU does not start: {0}")]
     Spawn(#[from] io::Error),
+    /// A file that is to be persistent memory is used by another machine, or by a command on it.
+    #[error("{file}: in use by another holdfast", file = file.display())]
+    InUse {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// What comes next from a machine.
@@ -81,6 +90,7 @@ impl Qemu {
     /// [`StartError`].
     pub fn start(mut machine: Machine) -> Result<Self, StartError> {
         let program = Program::Qemu.find_or_install()?;
+        let locks = lock(&machine)?;
         let mut command = Command::new(program);
         command.args(machine.arguments());
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -97,6 +107,7 @@ impl Qemu {
             messages,
             sender,
             machine,
+            _locks: locks,
         })
     }
 
@@ -149,6 +160,27 @@ impl Qemu {
 impl Drop for Qemu {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Locks the files behind the machine's persistent memory, for as long as the answer lives: QEMU itself locks none.
+fn lock(machine: &Machine) -> Result<Vec<File>, StartError> {
+    let files = machine
+        .nvdimms
+        .iter()
+        .filter_map(|nvdimm| match &nvdimm.backing {
+            Backing::File(file) => Some(file),
+            Backing::Scratch(_) => None,
+        });
+    files.map(|file| lock_file(file)).collect()
+}
+
+fn lock_file(path: &Path) -> Result<File, StartError> {
+    let file = File::open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { file: path.into() }),
+        Err(TryLockError::Error(why)) => Err(why.into()),
     }
 }
 

@@ -22,6 +22,8 @@ mod install;
 mod leases;
 #[path = "exec/machines.rs"]
 mod machines;
+#[path = "exec/mount.rs"]
+mod mount;
 #[path = "exec/pmem.rs"]
 mod pmem;
 #[path = "exec/reboot.rs"]
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         machines::CASES,
         files::CASES,
         exchange::CASES,
+        mount::cases(),
         selftest::CASES,
     ];
     let trials = lists

@@ -5,12 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use fs::dir::DirEntry;
-use fs::{Kind, ROOT};
-use fuser::{INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use fs::{Kind, ROOT, Stat};
+use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 
-use super::attr::file_type;
+use super::TTL;
+use super::attr::{attr, file_type};
 use super::volume::{Answer, Volume, number};
-use super::{GENERATION, TTL};
 use crate::host_fs::mounted::Node;
 
 /// Places in front of the first entry: `.` and `..`.
@@ -43,9 +43,9 @@ impl Volume {
         let dir = self.node(dir)?;
         for (place, ino, name) in self.dots(&dir) {
             // The kernel takes no look-up from these two.
-            let attr = super::attr::attr(&self.node(INodeNo(ino.into()))?.stat());
             let ino = INodeNo(ino.into());
-            if place >= offset && reply.add(ino, place + 1, name, &TTL, &attr, GENERATION) {
+            let stat = self.node(ino)?.stat();
+            if place >= offset && add(reply, ino, place + 1, name, &stat) {
                 return Ok(());
             }
         }
@@ -54,11 +54,11 @@ impl Volume {
             let Ok(node) = self.fs.inode(entry.ino) else {
                 return false;
             };
-            let (ino, attr) = (INodeNo(entry.ino.into()), super::attr::attr(&node.stat()));
+            let ino = INodeNo(entry.ino.into());
             let (next, name) = (entry.cookie + DOTS, name_of(entry));
             // Before the kernel can forget it.
             self.told(&node);
-            let full = reply.add(ino, next, name, &TTL, &attr, GENERATION);
+            let full = add(reply, ino, next, name, &node.stat());
             if full {
                 self.forget(ino, 1);
             }
@@ -91,6 +91,13 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// Adds an entry; returns whether there was no room. With another generation than a look-up gives, the kernel would take the number for
+/// reused, and fail whoever has the file open.
+fn add(reply: &mut ReplyDirectoryPlus, ino: INodeNo, next: u64, name: &OsStr, stat: &Stat) -> bool {
+    let generation = Generation(stat.generation.into());
+    reply.add(ino, next, name, &TTL, &attr(stat), generation)
 }
 
 fn name_of(entry: &DirEntry) -> &OsStr {

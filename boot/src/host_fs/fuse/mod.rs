@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use fuser::{Config, Generation, MountOption, Session, SessionACL};
+use fuser::{Config, MountOption, Session, SessionACL};
 
 use self::volume::Volume;
 use super::mounted::{leave, mount};
@@ -32,8 +32,6 @@ use crate::say;
 
 /// How long the kernel may believe a name or an attribute. All changes go through it, so this bounds nothing but surprise.
 const TTL: Duration = Duration::from_secs(1);
-/// Numbers are told apart by the attributes' own generation; entries of listings need none.
-const GENERATION: Generation = Generation(0);
 
 /// Mounts the file system on a directory, by FUSE, until Ctrl-C, SIGTERM or umount.
 #[derive(Args, Debug)]
