@@ -8,26 +8,43 @@ mod explorer;
 
 use std::sync::Arc;
 
-use explorer::crew::{Job, all_sequences, run};
+use explorer::crew::{Job, all_sequences, prefixes, run};
 use explorer::lab::Plan;
 use explorer::states::Depth;
 use explorer::worlds::{self, World};
 
-/// Explores all sequences of so many operations of a list.
-fn explore(name: &str, world: &Arc<World>, length: u32, plan: Plan) {
-    let (total, sequence) = all_sequences(world.acts.len(), length);
-    let job = Job {
+/// Explores the sequences of those numbers.
+fn explore(
+    name: &str,
+    world: &Arc<World>,
+    plan: Plan,
+    numbers: Vec<u64>,
+    sequence: &(dyn Fn(u64) -> Vec<usize> + Sync),
+) {
+    let outcome = run(&Job {
         world: world.clone(),
         plan,
-        numbers: (0..total).collect(),
-        sequence: &sequence,
+        numbers,
+        sequence,
         progress: None,
-    };
-    let outcome = run(&job);
+    });
     println!("{}", outcome.figures.line(name, outcome.time));
     if let Some(found) = outcome.found {
         panic!("{found}");
     }
+}
+
+/// Every sequence of `length` operations of a list, or every `step`th.
+fn all(name: &str, world: &Arc<World>, length: u32, step: usize, plan: Plan) {
+    let (total, sequence) = all_sequences(world.acts.len(), length);
+    let numbers = (0..total).step_by(step).collect();
+    explore(name, world, plan, numbers, &sequence);
+}
+
+/// The first operation of `seeds` random sequences, the first two, and so on up to `length`.
+fn random(name: &str, world: &Arc<World>, seeds: u64, length: u64, plan: Plan) {
+    let sequence = prefixes(world.acts.len(), length);
+    explore(name, world, plan, (0..seeds * length).collect(), &sequence);
 }
 
 const fn plan(depth: Depth, recovery: u8) -> Plan {
@@ -38,11 +55,22 @@ const fn plan(depth: Depth, recovery: u8) -> Plan {
     }
 }
 
+/// What the mutations are tried on first: a little of everything, in seconds.
+#[test]
+fn a_little_of_everything() {
+    let thin = plan(Depth::Thin, 1);
+    all("ACE, one operation", &worlds::ace(), 1, 1, thin);
+    all("own list, one operation", &worlds::own(), 1, 1, thin);
+    all("own list, some pairs", &worlds::own(), 2, 23, thin);
+    random("a crowded region", &worlds::crowded(), 4, 30, thin);
+}
+
 #[test]
 fn one_operation_of_ace() {
-    explore(
+    all(
         "ACE, one operation",
         &worlds::ace(),
+        1,
         1,
         plan(Depth::Normal, 2),
     );
@@ -50,9 +78,10 @@ fn one_operation_of_ace() {
 
 #[test]
 fn one_operation_of_the_own_list() {
-    explore(
+    all(
         "own list, one operation",
         &worlds::own(),
+        1,
         1,
         plan(Depth::Normal, 2),
     );
@@ -65,26 +94,39 @@ fn one_operation_then_a_crash_then_another() {
         recovery: 0,
         more: true,
     };
-    explore("ACE, crash, one more", &worlds::ace(), 1, plan);
-    explore("own list, crash, one more", &worlds::own(), 1, plan);
+    all("ACE, crash, one more", &worlds::ace(), 1, 1, plan);
+    all("own list, crash, one more", &worlds::own(), 1, 1, plan);
 }
 
 #[test]
 fn two_operations_of_ace() {
-    explore(
+    all(
         "ACE, two operations",
         &worlds::ace(),
         2,
+        1,
         plan(Depth::Normal, 1),
     );
 }
 
 #[test]
 fn two_operations_of_the_own_list() {
-    explore(
+    all(
         "own list, two operations",
         &worlds::own(),
         2,
+        1,
+        plan(Depth::Normal, 1),
+    );
+}
+
+#[test]
+fn long_sequences_in_a_crowded_region() {
+    random(
+        "a crowded region",
+        &worlds::crowded(),
+        24,
+        40,
         plan(Depth::Normal, 1),
     );
 }

@@ -17,6 +17,10 @@ pub enum Act {
     Op(Op),
     /// Stores through a mapping, then msync: path, offset, bytes, what they look like.
     Map(String, u64, u64, u8),
+    /// Unmounts and mounts.
+    Remount,
+    /// Makes all durable, and free what nobody holds.
+    Sync,
 }
 
 impl From<Op> for Act {
@@ -31,6 +35,7 @@ impl Act {
         match self {
             Self::Op(op) => op.is_data(),
             Self::Map(..) => true,
+            Self::Remount | Self::Sync => false,
         }
     }
 
@@ -39,6 +44,12 @@ impl Act {
         match self {
             Self::Op(op) => op.run(fs),
             Self::Map(path, off, len, seed) => map(fs, path, *off, *len, *seed).is_some(),
+            Self::Sync => {
+                fs.settle();
+                fs.sync().is_ok()
+            }
+            // By the worker, who owns it.
+            Self::Remount => true,
         }
     }
 
@@ -51,6 +62,7 @@ impl Act {
                 size.is_some_and(|size| off + len <= size)
                     && model.run(&Op::Write(path.clone(), *off, *len, *seed))
             }
+            Self::Remount | Self::Sync => true,
         }
     }
 }

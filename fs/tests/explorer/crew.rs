@@ -46,6 +46,20 @@ pub fn all_sequences(n: usize, length: u32) -> (u64, impl Fn(u64) -> Vec<usize> 
     (n.pow(length), digits)
 }
 
+/// Random sequences: of each seed the first operation, the first two, and so on up to `length`.
+pub fn prefixes(n: usize, length: u64) -> impl Fn(u64) -> Vec<usize> + Sync {
+    move |number| {
+        let mut random = (number / length).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut next = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) as usize % n
+        };
+        (0..=number % length).map(|_| next()).collect()
+    }
+}
+
 /// How many workers there are.
 pub fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from)

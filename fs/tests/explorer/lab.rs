@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use fs::commit::{Media, recover};
@@ -25,6 +26,8 @@ pub const TRUST: u64 = 509;
 const FSCK: u64 = 2;
 /// One walked image of so many is written to.
 const WRITE: u64 = 5;
+/// One state within an operation of so many is crashed again in its recovery.
+const TORN: u64 = 307;
 /// Images remembered; beyond, the memory begins anew.
 const REMEMBER: usize = 1 << 20;
 
@@ -83,6 +86,11 @@ impl Allowed {
         }
     }
 
+    /// The same, of states not looked at yet.
+    pub fn again(&self, what: String) -> Self {
+        Self::new(&self.before, &self.after, self.data, what)
+    }
+
     /// Only that one tree.
     pub fn only(tree: &Arc<Tree>, what: String) -> Self {
         Self::new(tree, tree, false, what)
@@ -100,6 +108,17 @@ pub fn now() -> u64 {
 
 /// What is done with a state that was found good, while it is in the region; whether all its units arrived whole or not at all.
 pub type Each<'a> = &'a mut dyn FnMut(&mut Lab, &mut Allowed, bool);
+
+/// A file system in use; for a moment none, while it is mounted again.
+pub struct Live(Option<Arc<Fs<Arc<Region>>>>);
+
+impl Deref for Live {
+    type Target = Fs<Arc<Region>>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_ref().expect("mounted")
+    }
+}
 
 /// One operation as it was run.
 pub struct Stage {
@@ -168,16 +187,16 @@ impl Lab {
         let region = self.region.clone();
         region.on_cpu(0);
         region.record();
-        let fs = self.mount_live();
+        let mut fs = self.mount_live();
         let mut model = self.world.model.clone();
         let (last, first) = acts.split_last()?;
         for (step, act) in first.iter().enumerate() {
-            self.act(&fs, &mut model, act, step, what);
+            self.act(&mut fs, &mut model, act, step, what);
         }
-        self.needs(&fs, &mut model, last, first.len(), what);
+        self.needs(&mut fs, &mut model, last, first.len(), what);
         let earlier = region.take_events();
         let before = Arc::new(self.walk(&fs, what));
-        self.act_alone(&fs, &mut model, last, first.len(), what);
+        self.act_alone(&mut fs, &mut model, last, first.len(), what);
         let events = region.stop();
         let after = Arc::new(self.walk(&fs, what));
         self.same_as_model(&after, &model, what);
@@ -193,47 +212,45 @@ impl Lab {
         ))
     }
 
-    fn mount_live(&self) -> Arc<Fs<Arc<Region>>> {
+    fn mount_live(&self) -> Live {
         let fs = Fs::mount(self.region.clone(), self.backing.clone()).expect("a sound base");
         fs.set_clock(now);
-        fs
+        Live(Some(fs))
     }
 
-    fn act(&mut self, fs: &Fs<Arc<Region>>, model: &mut Model, act: &Act, step: usize, what: &str) {
+    fn act(&mut self, fs: &mut Live, model: &mut Model, act: &Act, step: usize, what: &str) {
         self.needs(fs, model, act, step, what);
         self.act_alone(fs, model, act, step, what);
     }
 
     /// What the operation depends on comes to be first.
-    fn needs(
-        &mut self,
-        fs: &Fs<Arc<Region>>,
-        model: &mut Model,
-        act: &Act,
-        step: usize,
-        what: &str,
-    ) {
+    fn needs(&mut self, fs: &mut Live, model: &mut Model, act: &Act, step: usize, what: &str) {
         for need in self.world.needs(model, act) {
             self.act_alone(fs, model, &need, step, what);
         }
     }
 
-    fn act_alone(
-        &mut self,
-        fs: &Fs<Arc<Region>>,
-        model: &mut Model,
-        act: &Act,
-        step: usize,
-        what: &str,
-    ) {
+    fn act_alone(&mut self, fs: &mut Live, model: &mut Model, act: &Act, step: usize, what: &str) {
         self.region.on_cpu((step % 2) as u8);
         NOW.set(1000 + step as u64);
-        let (done, expected) = (act.run(fs), act.model(model));
+        let done = match act {
+            Act::Remount => self.remount(fs),
+            _ => act.run(fs),
+        };
+        let expected = act.model(model);
         if done != expected {
             self.violation(&format!(
                 "{what}: {act:?} ended with {done}, the model with {expected}"
             ));
         }
+    }
+
+    /// Unmounts and mounts. The old one is gone before the new one comes.
+    fn remount(&self, fs: &mut Live) -> bool {
+        let old = fs.0.take().expect("mounted");
+        let gone = old.unmount().is_ok();
+        *fs = self.mount_live();
+        gone
     }
 
     fn walk(&mut self, fs: &Fs<Arc<Region>>, what: &str) -> Tree {
@@ -264,36 +281,32 @@ impl Lab {
     /// Explores the crash points of one operation; `flight`: what the ones before left.
     fn stage(&mut self, flight: &mut Flight, stage: &Stage, data: bool, what: &str) {
         let mut allowed = Allowed::new(&stage.before, &stage.after, data, what.into());
-        let depth = self.plan.depth;
-        let more = self.plan.more;
-        self.events(
-            flight,
-            &stage.events,
-            &mut allowed,
+        let Plan {
             depth,
-            &mut |lab, allowed, whole| {
-                lab.figures.states += 1;
-                if more && whole {
-                    lab.one_more(allowed);
-                }
-            },
-        );
+            recovery,
+            more,
+        } = self.plan;
+        let each: Each<'_> = &mut |lab, allowed, whole| {
+            lab.figures.states += 1;
+            if more && whole {
+                lab.one_more(allowed);
+            }
+            if recovery > 0 && lab.number.is_multiple_of(TORN) {
+                lab.crash_unfinished(allowed);
+            }
+        };
+        self.events(flight, &stage.events, &mut allowed, depth, each);
         let fences = stage.events.iter().filter(|e| e.what == What::Fence);
         self.figures.fences = self.figures.fences.max(fences.count() as u64);
         // What returned is durable.
         let mut done = Allowed::only(&stage.after, format!("{what}, returned"));
-        let levels = self.plan.recovery;
-        self.at_fence(
-            flight,
-            &mut done,
-            depth.min(Depth::Normal),
-            &mut |lab, allowed, whole| {
-                lab.figures.states += 1;
-                if whole {
-                    lab.crash_in_recovery(levels, allowed);
-                }
-            },
-        );
+        let each: Each<'_> = &mut |lab, allowed, whole| {
+            lab.figures.states += 1;
+            if whole {
+                lab.crash_in_recovery(recovery, allowed);
+            }
+        };
+        self.at_fence(flight, &mut done, depth.min(Depth::Normal), each);
     }
 
     /// Explores events. `each` is called for each state that was judged and found good, while it is in the region.

@@ -6,46 +6,53 @@ use fs::Fs;
 use fs::commit::{Media, recover};
 
 use super::flight::Flight;
-use super::lab::{Allowed, Lab, now};
+use super::lab::{Allowed, Each, Lab, now};
 use super::states::Depth;
 use super::tree::Tree;
 use super::worlds::{World, followers};
 use crate::common::UUID;
 
 impl Lab {
-    /// Crashes the recovery of the state in the region at each of its points, `levels` deep: the end is always the same.
+    /// Crashes the recovery of a state after the return, `levels` deep: the end is always the same.
     pub fn crash_in_recovery(&mut self, levels: u8, allowed: &mut Allowed) {
-        if levels == 0 {
-            return;
+        if levels > 0 {
+            let level = usize::from(self.plan.recovery - levels);
+            let what = format!("{}, crashed in recovery", allowed.what);
+            let mut same = Allowed::only(&allowed.after, what);
+            // Where it is done twice, the first time is the thorough one.
+            let depth = if levels == 2 {
+                Depth::Thin
+            } else {
+                Depth::Bare
+            };
+            self.crash_recovery(depth, &mut same, &mut |lab, allowed, whole| {
+                lab.figures.again[level] += 1;
+                if whole {
+                    lab.crash_in_recovery(levels - 1, allowed);
+                }
+            });
         }
-        let level = usize::from(self.plan.recovery - levels);
+    }
+
+    /// Crashes the recovery of a state within an operation: the end is what a crash there may leave, now one and now another if a torn
+    /// record is just being overwritten.
+    pub fn crash_unfinished(&mut self, allowed: &Allowed) {
+        let mut both = allowed.again(format!("{}, crashed in recovery", allowed.what));
+        self.crash_recovery(Depth::Thin, &mut both, &mut |lab, _, _| {
+            lab.figures.again[0] += 1;
+        });
+    }
+
+    /// Crashes the recovery of the state in the region at each of its points; `allowed` is what any later recovery may find.
+    pub fn crash_recovery(&mut self, depth: Depth, allowed: &mut Allowed, each: Each<'_>) {
         let mark = self.region.mark();
         self.region.on_cpu(0);
         self.region.record();
         let _ = recover(&Media::new(&*self.region), &self.world.geometry, &UUID);
         let events = self.region.stop();
         self.region.undo_to(mark);
-        let what = format!("{}, crashed in recovery", allowed.what);
-        let mut same = Allowed::only(&allowed.after, what);
         let mut flight = Flight::default();
-        // Where it is done twice, the first time is the thorough one.
-        let depth = if levels == 2 {
-            Depth::Thin
-        } else {
-            Depth::Bare
-        };
-        self.events(
-            &mut flight,
-            &events,
-            &mut same,
-            depth,
-            &mut |lab, allowed, whole| {
-                lab.figures.again[level] += 1;
-                if whole {
-                    lab.crash_in_recovery(levels - 1, allowed);
-                }
-            },
-        );
+        self.events(&mut flight, &events, allowed, depth, each);
         self.region.undo_to(mark);
     }
 

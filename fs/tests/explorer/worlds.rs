@@ -48,7 +48,9 @@ impl World {
         acts: Vec<Act>,
         needs: bool,
     ) -> Arc<Self> {
-        let region = Arc::new(Region::new(&vec![0; bytes as usize / 8], 0..0));
+        // What was on the media before is not zero.
+        let old = vec![0x5a5a_0000_0000_5a5a; bytes as usize / 8];
+        let region = Arc::new(Region::new(&old, 0..0));
         mkfs(&*region, &options()).expect("mkfs");
         let fs = Fs::mount(region.clone(), backing(bytes)).expect("mount");
         fs.set_clock(now);
@@ -286,6 +288,8 @@ pub fn own() -> Arc<World> {
         Act::Map(s("/A/foo"), 4000, 200, 21),
         Act::Map(s("/pre"), 4096, 4096, 22),
         Act::Map(s("/frag"), 4096, 64, 23),
+        Act::Remount,
+        Act::Sync,
     ]);
     World::new("own", REGION, own_setup(), acts, false)
 }
@@ -294,6 +298,40 @@ pub fn own() -> Arc<World> {
 pub fn metadata() -> Arc<World> {
     let acts = own_names().into_iter().map(Act::Op).collect();
     World::new("metadata", REGION, own_setup(), acts, false)
+}
+
+/// A small region, nearly full, of which all initialised inodes but one are in use: for long sequences, in which blocks and inodes
+/// are used again and again, directories come and go, the table grows and the ring wraps.
+pub fn crowded() -> Arc<World> {
+    let mut setup = vec![Op::Mkdir(s("/A")), Op::Mkdir(s("/B"))];
+    for i in 0..10 {
+        setup.push(Op::Create(format!("/A/{i}")));
+    }
+    setup.push(Op::Create(s("/fill")));
+    setup.push(Op::Write(s("/fill"), 0, 34 * 4096, 1));
+    let mut ops = vec![
+        Op::Mkdir(s("/A/d")),
+        Op::Rmdir(s("/A/d")),
+        Op::Mkdir(s("/B/d")),
+        Op::Rmdir(s("/B/d")),
+        Op::Rename(s("/A/d"), s("/B/d"), true),
+        Op::Exchange(s("/A/1"), s("/B")),
+    ];
+    for name in ["/A/d/x", "/B/x", "/A/new", "/B/d/y"] {
+        ops.push(Op::Create(s(name)));
+        ops.push(Op::Unlink(s(name)));
+        ops.push(Op::Write(s(name), 0, 4096, 2));
+        ops.push(Op::Write(s(name), 3000, 2000, 3));
+        ops.push(Op::Truncate(s(name), 0));
+    }
+    ops.push(Op::Rename(s("/B/x"), s("/A/new"), true));
+    ops.push(Op::Rename(s("/A/new"), long("/B", 60), true));
+    ops.push(Op::Unlink(long("/B", 60)));
+    ops.push(Op::Punch(s("/fill"), 8192, 4096));
+    ops.push(Op::Write(s("/fill"), 8192, 4096, 4));
+    let mut acts: Vec<Act> = ops.into_iter().map(Act::Op).collect();
+    acts.extend([Act::Remount, Act::Sync]);
+    World::new("crowded", 256 << 10, setup, acts, false)
 }
 
 /// An operation to go on with after a crash; whether it succeeds depends on the state.
