@@ -8,19 +8,19 @@
 //!
 //! An image is locked while a command uses it, and while a machine does that this program has started.
 
-mod check;
-mod copy;
-mod dump;
+pub mod check;
+pub mod copy;
+pub mod dump;
 pub mod errno;
-mod export;
-mod fuse;
-mod import;
-mod info;
-mod make;
+pub mod export;
+pub mod fuse;
+pub mod import;
+pub mod info;
+pub mod make;
 pub mod mounted;
-mod progress;
-mod show;
-mod sparse;
+pub mod progress;
+pub mod show;
+pub mod sparse;
 
 use anyhow::Result;
 use clap::Subcommand;

@@ -2,7 +2,7 @@
 //!
 //! Each thread works alone in its directory, so its files are always what some prefix of its plan made, and at most a part of the one operation that was
 //! under way. The prefix is no shorter than what was said to be done. It may be a little longer: the last words of a machine that
-//! dies stick in its serial port ([`LATE`]).
+//! dies stick in its serial port (`LATE`).
 //!
 //! Of the operation under way: a name is made, moved or removed, or it is not; a file is cut, or it is not; of an append the beginning may be
 //! there; of bytes that are written over, each aligned 8 are old or new.
@@ -172,11 +172,11 @@ impl Expected {
     /// What is different from the state that was said to be reached.
     fn nearest(&self, thread: u8, number: u32, left: &Left) -> String {
         let mut files = Files::new();
-        let plan = Plan::new(self.seed, thread);
+        let mut plan = Plan::new(self.seed, thread);
         for (number, op) in (1..=number).zip(plan.clone()) {
             apply(&mut files, op, (self.seed, thread, number));
         }
-        let next = plan.skip(number as usize).next();
+        let next = plan.nth(number as usize);
         let expected = Left { dirs: 2, files };
         format!(
             "{}; the next operation is {next:?}",

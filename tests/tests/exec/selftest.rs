@@ -13,6 +13,10 @@ pub const CASES: &[(&str, Check)] = &[
     ("selftest::stress_on_one_cpu", one_cpu),
     ("selftest::stress_refuses_what_is_not_its_own", refuses),
     ("selftest::the_tests_are_listed", listed),
+    (
+        "selftest::the_load_of_the_power_cuts_says_what_is_done",
+        powercut,
+    ),
     ("trace::a_pages_life_in_order", life),
     ("trace::a_script_hands_over_its_trace", handed_over),
 ];
@@ -93,6 +97,30 @@ fn refuses() -> Result<(), Failed> {
         told.answers[1].contains("--force"),
         &told,
     )
+}
+
+fn powercut() -> Result<(), Failed> {
+    let told = expect(
+        &["--cpus", "2", "--pmem-size", "64M"],
+        1,
+        &[
+            (
+                "selftest powercut 1",
+                "error: selftest powercut: no file system",
+            ),
+            ("mkfs", ""),
+            ("mount", ""),
+            ("selftest powercut 1 --seed 3 --session 5", "done 3 0"),
+            ("ls /s5", "t3"),
+            (
+                "selftest powercut 1 --session 5",
+                "error: selftest powercut: the directory",
+            ),
+            ("fsck", ""),
+        ],
+    )?;
+    let done = |thread| told.answers[3].contains(&format!("done {thread} 1"));
+    check("each thread did something", (0..4).all(done), &told)
 }
 
 fn listed() -> Result<(), Failed> {

@@ -1,5 +1,4 @@
 //! The calls of FUSE, one by one: each asks the [`Volume`] and answers.
-#![allow(clippy::too_many_arguments, reason = "the trait's signatures")]
 
 use std::ffi::OsStr;
 use std::io;

@@ -10,13 +10,13 @@
 //! The end: Ctrl-C, SIGTERM, SIGHUP or `umount`. A signal unmounts if nobody uses the file system, says so otherwise, and the second one detaches it:
 //! then it ends with its last user. After that the file system is unmounted and the image is on the disk.
 
-mod attr;
-mod calls;
-mod content;
-mod listing;
-mod nodes;
-mod signals;
-mod volume;
+pub mod attr;
+pub mod calls;
+pub mod content;
+pub mod listing;
+pub mod nodes;
+pub mod signals;
+pub mod volume;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
