@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use libtest_mimic::Failed;
+use serde_json::Value;
 use tests::driver::{Ran, holdfast};
 
 use crate::Check;
@@ -21,6 +22,14 @@ pub const CASES: &[(&str, Check)] = &[
         refused,
     ),
     ("host_fs::a_check_tells_what_is_damaged", damaged),
+    ("host_fs::mkfs_divides_the_image_as_it_is_told", divided),
+    ("host_fs::each_structure_of_the_media_is_shown", dumped),
+    (
+        "host_fs::what_is_damaged_is_shown_as_far_as_it_goes",
+        dumped_damaged,
+    ),
+    ("host_fs::a_listing_tells_what_a_file_is", listed),
+    ("host_fs::an_export_writes_over_nothing", no_export_over),
 ];
 
 fn well(words: &[&str]) -> Result<Ran, Failed> {
@@ -127,6 +136,133 @@ fn damaged() -> Result<(), Failed> {
         true => well(&["ls", &image]).map(drop),
         false => Err(format!("{ran:?}").into()),
     }
+}
+
+/// The JSON objects that a command prints.
+fn objects(words: &[&str]) -> Result<Vec<Value>, Failed> {
+    let ran = well(&[words, &["--json"]].concat())?;
+    let parsed: Result<_, _> = ran.stdout.lines().map(serde_json::from_str).collect();
+    parsed.map_err(|why| format!("{words:?}: {why}: {ran:?}").into())
+}
+
+fn check(what: &str, fact: bool) -> Result<(), Failed> {
+    match fact {
+        true => Ok(()),
+        false => Err(format!("not so: {what}").into()),
+    }
+}
+
+fn divided() -> Result<(), Failed> {
+    let (directory, image) = image("16M")?;
+    let made = objects(&[
+        "mkfs",
+        &image,
+        "--force",
+        "--bytes-per-inode",
+        "4K",
+        "--label",
+        "x",
+    ])?;
+    check("one inode for 4K", made[0]["inodes"] == 4096)?;
+    let made = objects(&["mkfs", &image, "--force", "--inodes", "160"])?;
+    check("so many", made[0]["inodes"] == 160)?;
+    let long = "l".repeat(33);
+    let ran = holdfast(&["fs", "mkfs", &image, "--force", "--label", &long])?;
+    check("a long label is a wrong word", ran.code == Some(2))?;
+    let other = name(directory.path(), "b.pm");
+    badly(&["mkfs", &other], "No such file")?;
+    badly(&["mkfs", &image, "--size", "32M"], "the file has 16M")
+}
+
+fn dumped() -> Result<(), Failed> {
+    let (directory, image) = image("16M")?;
+    let long = "n".repeat(200);
+    std::fs::create_dir_all(directory.path().join("d/e"))?;
+    std::fs::write(directory.path().join("d").join(&long), bytes(5000))?;
+    well(&["import", &image, &name(directory.path(), "d")])?;
+    let both = objects(&["dump", &image, "superblock"])?;
+    check(
+        "two superblocks",
+        both.len() == 2 && both[1]["fault"].is_null(),
+    )?;
+    let entries = objects(&["dump", &image, "directory", "1"])?;
+    let entry = entries.iter().find(|e| e["name"] == long.as_str());
+    let ino = entry.ok_or("the long name")?["inode"].to_string();
+    check(
+        "no checksum is wrong",
+        entries.iter().all(|e| e["fault"].is_null()),
+    )?;
+    let inode = &objects(&["dump", &image, "inode", &ino])?[0];
+    check("its size", inode["size"] == 5000 && inode["kind"] == "-")?;
+    let extents = objects(&["dump", &image, "extents", &ino])?;
+    let blocks: u64 = extents.iter().filter_map(|e| e["blocks"].as_u64()).sum();
+    check("two blocks", blocks == 2)?;
+    let free = objects(&["dump", &image, "free"])?;
+    let free: u64 = free.iter().filter_map(|e| e["blocks"].as_u64()).sum();
+    check(
+        "as info says",
+        objects(&["info", &image])?[0]["free"] == free,
+    )?;
+    let ring = objects(&["dump", &image, "ring"])?;
+    let create = ring.iter().find(|r| r["record"] == "Create");
+    let slot = create.ok_or("a record of a create")?["slot"].to_string();
+    let record = objects(&["dump", &image, "record", &slot])?;
+    check(
+        "its stores",
+        record.len() > 1 && record[1]["words"].is_array(),
+    )?;
+    badly(&["dump", &image, "inode", "0"], "numbered from 1")?;
+    badly(&["dump", &image, "record", "4096"], "slots")
+}
+
+/// The second superblock leads to an inode that is wrong, and to an entry.
+fn dumped_damaged() -> Result<(), Failed> {
+    let (_directory, image) = image("16M")?;
+    well(&["put", &image, "Cargo.toml", "/f"])?;
+    let inode = &objects(&["dump", &image, "inode", "1"])?[0];
+    let at = inode["offset"].as_u64().ok_or("an offset")? as usize;
+    let mut bytes = std::fs::read(&image)?;
+    bytes[20] ^= 1;
+    bytes[at + 8] ^= 1;
+    std::fs::write(&image, bytes)?;
+    let both = objects(&["dump", &image, "superblock"])?;
+    check(
+        "A is wrong",
+        both[0]["fault"].is_string() && both[1]["fault"].is_null(),
+    )?;
+    let inode = &objects(&["dump", &image, "inode", "1"])?[0];
+    let told = inode["fault"].is_string() && inode["mode"] == "040755";
+    check("what is wrong, and the words", told)?;
+    badly(&["dump", &image, "directory", "1"], "inode 1")?;
+    check("the rest", objects(&["dump", &image, "ring"])?.len() > 1)
+}
+
+fn listed() -> Result<(), Failed> {
+    let (directory, image) = image("16M")?;
+    std::fs::create_dir(directory.path().join("d"))?;
+    std::fs::write(directory.path().join("d/f"), "1234567")?;
+    std::os::unix::fs::symlink("f", directory.path().join("d/l"))?;
+    well(&["import", &image, &name(directory.path(), "d")])?;
+    let long = well(&["ls", "-l", &image])?.stdout;
+    check(
+        &format!("a link and its target: {long}"),
+        long.contains(" l -> f\n"),
+    )?;
+    let all = objects(&["ls", &image])?;
+    check(
+        "both",
+        all.len() == 2 && all[0]["size"] == 7 && all[1]["target"] == "f",
+    )?;
+    badly(&["ls", &image, "/none"], "/none: not found")
+}
+
+fn no_export_over() -> Result<(), Failed> {
+    let (directory, image) = image("16M")?;
+    well(&["put", &image, "Cargo.toml", "/f"])?;
+    let out = name(directory.path(), "out");
+    well(&["export", &image, &out])?;
+    badly(&["export", &image, &out], "File exists")?;
+    badly(&["export", &image, &out, "/none"], "/none: not found")
 }
 
 fn refused() -> Result<(), Failed> {

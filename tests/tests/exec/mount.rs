@@ -233,10 +233,15 @@ fn full() -> Result<(), Failed> {
     mounted.end().map(drop)
 }
 
+/// One that was there before the mount, and that the kernel has only looked up.
 fn unlinked() -> Result<(), Failed> {
-    let mounted = Mounted::new(&["--size", "16M"])?;
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("there"), vec![1; 4 << 20])?;
+    well(&["mkfs", &path("image"), "--size", "16M"])?;
+    well(&["put", &path("image"), &path("there"), "/f"])?;
+    let mounted = Mounted::mount(folder, &[])?;
     let path = mounted.on("f");
-    std::fs::write(&path, vec![1; 4 << 20])?;
     let file = File::options().read(true).write(true).open(&path)?;
     std::fs::remove_file(&path)?;
     // Its blocks are not anybody else's meanwhile.

@@ -48,16 +48,10 @@ impl Volume {
         self.nodes.look_up(node.ino(), node);
     }
 
-    /// The kernel gives back some look-ups. A file that it was the last to use ends here.
+    /// The kernel gives back some look-ups. If it was the last to use a file without a name, the next operation that wants space ends it.
     pub fn forget(&self, ino: INodeNo, lookups: u64) {
-        let Ok(ino) = number_of(ino) else { return };
-        let Some(node) = self.nodes.forget(ino, lookups) else {
-            return;
-        };
-        let orphan = node.stat().nlink == 0;
-        drop(node);
-        if orphan {
-            self.fs.reap_orphans();
+        if let Ok(ino) = number_of(ino) {
+            drop(self.nodes.forget(ino, lookups));
         }
     }
 
