@@ -116,6 +116,7 @@ fn powercut() -> Result<(), Failed> {
                 "selftest powercut 1 --session 5",
                 "error: selftest powercut: the directory",
             ),
+            ("umount", ""),
             ("fsck", ""),
         ],
     )?;
