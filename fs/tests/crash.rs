@@ -61,7 +61,8 @@ fn a_little_of_everything() {
     let thin = plan(Depth::Thin, 1);
     all("ACE, one operation", &worlds::ace(), 1, 1, thin);
     all("own list, one operation", &worlds::own(), 1, 1, thin);
-    all("own list, some pairs", &worlds::own(), 2, 23, thin);
+    all("ends of files, pairs", &worlds::tails(), 2, 1, thin);
+    all("own list, some pairs", &worlds::own(), 2, 47, thin);
     random("a crowded region", &worlds::crowded(), 4, 30, thin);
 }
 

@@ -58,21 +58,25 @@ impl Act {
         match self {
             Self::Op(op) => model.run(op),
             Self::Map(path, off, len, seed) => {
-                let size = model.size(path);
-                size.is_some_and(|size| off + len <= size)
-                    && model.run(&Op::Write(path.clone(), *off, *len, *seed))
+                // What is stored behind the end, in the last page, is nobody's.
+                let seen = model.size(path).and_then(|size| visible(size, *off, *len));
+                seen.is_some_and(|n| model.run(&Op::Write(path.clone(), *off, n, *seed)))
             }
             Self::Remount | Self::Sync => true,
         }
     }
 }
 
+/// How many of the bytes `off..off + len` a file of `size` bytes shows, if all of them can be mapped.
+fn visible(size: u64, off: u64, len: u64) -> Option<u64> {
+    let mapped = size.next_multiple_of(4096);
+    (off + len <= mapped && off <= size).then(|| len.min(size - off))
+}
+
 /// Stores to pages of a mapping, each after its fault, and msync.
 fn map(fs: &Fs<Arc<Region>>, path: &str, off: u64, len: u64, seed: u8) -> Option<()> {
     let file = fs.open(path).ok()?;
-    if off + len > file.stat().size {
-        return None;
-    }
+    visible(file.stat().size, off, len)?;
     let process = Process::new(&file, (off + len).div_ceil(4096));
     let base = fs.pgmap().range().start().get();
     let data = pattern(len, seed);

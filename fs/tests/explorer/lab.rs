@@ -182,6 +182,12 @@ impl Lab {
         self.region.undo_to(0);
     }
 
+    /// The events of the last of these operations.
+    pub fn last_events(&mut self, acts: &[&Act]) -> Option<Vec<Event>> {
+        let (_, stage) = self.live(acts, "events")?;
+        Some(stage.events)
+    }
+
     /// Does all operations, alternately on two CPUs, and takes it back; the events of the last are kept apart.
     fn live(&mut self, acts: &[&Act], what: &str) -> Option<(Vec<Event>, Stage)> {
         let region = self.region.clone();

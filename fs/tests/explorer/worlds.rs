@@ -288,10 +288,32 @@ pub fn own() -> Arc<World> {
         Act::Map(s("/A/foo"), 4000, 200, 21),
         Act::Map(s("/pre"), 4096, 4096, 22),
         Act::Map(s("/frag"), 4096, 64, 23),
+        Act::Map(s("/A/foo"), 8990, 300, 24),
         Act::Remount,
         Act::Sync,
     ]);
     World::new("own", REGION, own_setup(), acts, false)
+}
+
+/// Of the own list: what moves the end of a file and what is around it.
+pub fn tails() -> Arc<World> {
+    let ops = [
+        Op::Truncate(s("/A/foo"), 5000),
+        Op::Truncate(s("/A/foo"), 30_000),
+        Op::Write(s("/A/foo"), 20_000, 5000, 9),
+        Op::Write(s("/A/foo"), 9500, 300, 7),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, false),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, true),
+        Op::Write(s("/pre"), 4096, 100, 11),
+        Op::Punch(s("/A/foo"), 100, 8000),
+    ];
+    let mut acts: Vec<Act> = ops.into_iter().map(Act::Op).collect();
+    acts.extend([
+        Act::Map(s("/A/foo"), 8990, 300, 24),
+        Act::Map(s("/pre"), 4096, 4096, 22),
+        Act::Map(s("/frag"), 4096, 64, 23),
+    ]);
+    World::new("tails", REGION, own_setup(), acts, false)
 }
 
 /// The operations of the own list that change no content.
