@@ -118,10 +118,16 @@ impl<P: Pmem> Fs<P> {
 }
 
 impl<P: Pmem> Vnode<P> {
-    /// Makes stores through mappings to these pages durable.
+    /// Makes stores through mappings to these pages durable; returns how many pages had any. The times move to now then, in memory:
+    /// nobody else saw the stores.
     pub(crate) fn clean(&self, pages: core::ops::Range<u64>) -> u64 {
-        self.mapping
-            .clean_range(pages, &|pfn, pages| self.flush(pfn, pages))
+        let cleaned = self
+            .mapping
+            .clean_range(pages, &|pfn, pages| self.flush(pfn, pages));
+        if cleaned > 0 {
+            self.attr.lock().lazy_mtime = Some(self.shared.now());
+        }
+        cleaned
     }
 
     /// Writes back what the CPU caches hold of these frames; durable on return.

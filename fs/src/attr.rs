@@ -2,7 +2,8 @@
 //!
 //! Times are nanoseconds since 1970. The time of access is set by whoever makes the inode or calls [`Fs::setattr`], never by reading
 //! (as a mount with `noatime` has it): reading stores nothing. A change of attributes moves the time of change; a write in place
-//! moves the times in memory, and the next record of the inode, or `fsync`, carries them.
+//! moves the times in memory, and the next record of the inode, or `fsync`, carries them; a store through a mapping moves them when it
+//! is made durable.
 //!
 //! Who may change what is not decided here: that is for whoever gives access (the kernel behind FUSE, a shell).
 
@@ -123,6 +124,12 @@ impl SetAttr {
 }
 
 impl<P: Pmem> Fs<P> {
+    /// What the clock says that times are taken from, in nanoseconds.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.shared.now()
+    }
+
     /// Changes attributes in one record (1 fence), also of an inode without a name; returns what they are then. Keeps set-id bits
     /// as given. Locks: reaper in passing, commit.
     pub fn setattr(&self, inode: &Inode<P>, set: &SetAttr) -> Result<Stat, SetAttrError> {
@@ -136,5 +143,63 @@ impl<P: Pmem> Fs<P> {
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&edit);
         Ok(inode.stat())
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::error::{CreateError, RenameError};
+    use crate::{Backing, MkfsOptions, mkfs};
+    use alloc::sync::Arc;
+    use dax::pmem::RamPmem;
+    use dax::xarray::NodePool;
+    use mm::pgmap::{Pgmap, scratch_range};
+
+    fn mounted() -> Arc<Fs<RamPmem>> {
+        let ram = RamPmem::new(2 << 20).expect("memory");
+        mkfs(&ram, &MkfsOptions::new([7; 16])).expect("mkfs");
+        let backing = Backing {
+            pgmap: Pgmap::new("test", scratch_range(512), None).expect("room"),
+            nodes: NodePool::new(8).expect("memory"),
+            zero_page: scratch_range(1).start(),
+        };
+        Fs::mount(ram, backing).expect("mount")
+    }
+
+    #[test]
+    fn a_lazy_time_that_comes_during_a_change_stays() {
+        let fs = mounted();
+        let f = fs.create("/f", 0o644).expect("create");
+        f.attr.lock().lazy_mtime = Some(5);
+        let edit = f.edit();
+        assert_eq!((edit.new.core.mtime, edit.lazy()), (5, Some(5)));
+        f.attr.lock().lazy_mtime = Some(6);
+        f.adopt(&edit);
+        assert_eq!(f.stat().mtime, 6);
+        f.adopt(&f.edit());
+        assert_eq!(f.attr.lock().lazy_mtime, None);
+    }
+
+    #[test]
+    fn links_end_where_their_number_does() {
+        let fs = mounted();
+        for dir in ["/a", "/b", "/b/d"] {
+            fs.mkdir(dir, 0o755).expect("mkdir");
+        }
+        let f = fs.create("/b/f", 0o644).expect("create");
+        let full = |inode: &Inode<RamPmem>| inode.attr.lock().image.core.nlink = u32::MAX;
+        full(&f);
+        full(&fs.open("/a").expect("open"));
+        assert_eq!(fs.link("/b/f", "/g"), Err(CreateError::TooManyLinks));
+        let made = fs.mkdir("/a/d", 0o755).err();
+        assert_eq!(made, Some(CreateError::TooManyLinks));
+        let moved = fs.rename("/b/d", "/a/d", true);
+        assert_eq!(moved, Err(RenameError::TooManyLinks));
+        fs.create("/a/f", 0o644).expect("a file is no link of it");
+        let moved = fs.exchange("/b/d", "/a/f");
+        assert_eq!(moved, Err(RenameError::TooManyLinks));
+        fs.rename("/b/f", "/a/g", true).expect("nor is another");
+        assert!(fs.open("/b/d").is_ok());
     }
 }

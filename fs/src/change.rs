@@ -245,6 +245,13 @@ pub(crate) struct Edit {
     lazy: Option<u64>,
 }
 
+#[cfg(test)]
+impl Edit {
+    pub(crate) const fn lazy(&self) -> Option<u64> {
+        self.lazy
+    }
+}
+
 impl<P: Pmem> Vnode<P> {
     /// Begins a change: the lazy time goes along with it.
     pub(crate) fn edit(&self) -> Edit {

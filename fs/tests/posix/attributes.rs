@@ -7,6 +7,9 @@ use dax::layout::BreakReport;
 use dax::pmem::RamPmem;
 use fs::{Fs, Kind, NewInode, Owner, SetAttr, Stat};
 
+use mm::aspace::Access;
+
+use crate::common::process::Process;
 use crate::common::*;
 
 const MIB: u64 = 1 << 20;
@@ -198,6 +201,21 @@ fn a_time_that_is_set_wins_over_a_write_before_it_and_not_over_one_after() {
     assert_eq!(f.stat().mtime, 77);
     NOW.set(NOW.get() + 10);
     fs.write(&f, 0, b"later").expect("write in place");
+    assert_eq!((f.stat().mtime, f.stat().ctime), (NOW.get(), NOW.get()));
+}
+
+#[test]
+fn a_store_through_a_mapping_moves_the_times_when_it_is_durable() {
+    let fs = ticking();
+    let f = fs.open("/a/f").expect("open");
+    let process = Process::new(&f, 2);
+    process.touch(0, Access::Read).expect("fault");
+    NOW.set(NOW.get() + 10);
+    let before = f.stat();
+    fs.fsync(&f).expect("fsync");
+    assert_eq!(f.stat(), before, "only read");
+    process.touch(1, Access::Write).expect("fault");
+    assert_eq!(f.msync(0, 8192), Ok(1));
     assert_eq!((f.stat().mtime, f.stat().ctime), (NOW.get(), NOW.get()));
 }
 

@@ -197,6 +197,23 @@ fn a_long_target_on_a_full_disk_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_text_in_an_inode_that_changed_on_the_media_is_refused_at_mount() {
+    let (ram, backing) = formatted(4 * MIB);
+    let fs = Fs::mount(ram.clone(), backing.clone()).expect("mount");
+    let link = fs.symlink("/l", &[b'x'; 100]).expect("symlink").ino();
+    let at = fs.geometry().inode_off(link) + 64 + 96;
+    drop(fs);
+    let word = ram.load64(at).expect("heap");
+    // Behind the text: nobody looks there.
+    ram.store64(at + 8, 1);
+    assert!(Fs::mount(ram.clone(), backing.clone()).is_ok());
+    ram.store64(at, word ^ 1);
+    let refused = Fs::mount(ram.clone(), backing).err().expect("refused");
+    assert!(matches!(refused, fs::error::MountError::Corrupt(_)));
+    assert!(!fsck(&ram).is_clean());
+}
+
+#[test]
 fn a_text_that_changed_on_the_media_is_not_followed() {
     let (ram, backing) = formatted(4 * MIB);
     let fs = Fs::mount(ram.clone(), backing.clone()).expect("mount");

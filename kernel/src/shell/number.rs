@@ -34,6 +34,26 @@ pub fn parse_number(word: &str) -> Result<u64, NumberError> {
     digits.try_fold(0u64, |n, c| push_digit(n, c, radix))
 }
 
+/// Reads an octal number of at most `max`, as modes are written.
+///
+/// # Errors
+/// [`NumberError::NotANumber`], or [`NumberError::TooLarge`] past `max`.
+pub fn parse_octal(word: &str, max: u64) -> Result<u64, NumberError> {
+    if word.is_empty() {
+        return Err(NumberError::NotANumber);
+    }
+    let number = word
+        .chars()
+        .try_fold(0u64, |number, digit| match digit.to_digit(8) {
+            Some(digit) => Ok(number.saturating_mul(8).saturating_add(digit.into())),
+            None => Err(NumberError::NotANumber),
+        })?;
+    if number > max {
+        return Err(NumberError::TooLarge { max });
+    }
+    Ok(number)
+}
+
 fn push_digit(n: u64, c: char, radix: u32) -> Result<u64, NumberError> {
     let digit = c.to_digit(radix).ok_or(NumberError::NotANumber)?;
     n.checked_mul(u64::from(radix))

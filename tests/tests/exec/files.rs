@@ -10,6 +10,7 @@ pub const CASES: &[(&str, Check)] = &[
     ("files::names_that_cannot_be_are_refused", names),
     ("files::directories_are_not_lost_or_looped", directories),
     ("files::a_directory_is_no_file", no_file),
+    ("files::links_modes_and_owners", links),
     ("files::sizes_beyond_the_device_and_the_format", sizes),
     ("files::space_comes_back_after_a_failure", space_back),
     ("files::pieces_of_blocks_read_as_written", pieces),
@@ -124,6 +125,46 @@ fn directories() -> Result<(), Failed> {
             ("mv /file /second", ""),
             ("stat /second --json", "\"size\":0"),
             ("rmdir /moved", ""),
+        ],
+    )?;
+    Ok(())
+}
+
+fn links() -> Result<(), Failed> {
+    let held = crc32c(b"here");
+    expect(
+        &[],
+        1,
+        &[
+            ("mkfs", ""),
+            ("mount", ""),
+            ("mkdir /d", ""),
+            ("create /d/f 0", ""),
+            ("write /d/f 0 here", ""),
+            ("ln -s d/f /l", ""),
+            ("readlink /l", "d/f"),
+            ("sum /l", &held),
+            ("stat /l --json", "\"kind\":\"file\""),
+            ("stat --nofollow /l --json", "\"kind\":\"symlink\""),
+            ("readlink /d", "error: not a symbolic link"),
+            ("ln -s /r /r", ""),
+            ("stat /r", "error: more than 40 symbolic links"),
+            ("mv --no-replace /l /r", "error: exists"),
+            ("mv --exchange /l /none", "error: not found"),
+            ("mv --exchange --no-replace /l /d", "error: --no-replace"),
+            ("mv --exchange /l /d", "changed places"),
+            ("readlink /d", "d/f"),
+            ("sum /l/f", &held),
+            ("chmod 4751 /l/f", "mode 104751"),
+            ("chmod 10000 /l/f", "error: more than"),
+            ("chmod 9 /l/f", "error: not a number"),
+            ("chown 7:8 /l/f", "owner 7:8"),
+            ("chown 4294967296 /l/f", "error: more than"),
+            ("stat /l/f --json", "\"uid\":7"),
+            ("stat /l/f --json", "\"mode\":\"104751\""),
+            ("touch /l/f", "mode 104751"),
+            ("touch /new", "made"),
+            ("stat /new --json", "\"size\":0"),
         ],
     )?;
     Ok(())
@@ -456,7 +497,8 @@ fn unarmed() -> Result<(), Failed> {
         &[
             ("pmem", "is not armed: a power failure would lose stores"),
             ("mkfs --force", "error: read-only"),
-            ("mount", "read-only"),
+            ("mount", "read-only: device"),
+            ("df --json", "\"read_only\":true"),
             ("sum /f", &sum),
             ("mmap /f", "map 1"),
             ("load 1 5000", "0x5a"),
@@ -470,6 +512,9 @@ fn unarmed() -> Result<(), Failed> {
             ("create /g 1", "error: read-only"),
             ("mkdir /d", "error: read-only"),
             ("rm /f", "error: read-only"),
+            ("ln -s f /l", "error: read-only"),
+            ("chmod 600 /f", "error: read-only"),
+            ("touch /f", "error: read-only"),
             ("mv /f /g", "error: read-only"),
             ("truncate /f 0", "error: read-only"),
             ("write /f 0 a", "error: read-only"),

@@ -11,8 +11,8 @@ use alloc::vec;
 use core::fmt;
 use dax::layout::{BreakError, Held};
 use fs::error::{
-    ChangeError, CreateError, LookupError, MountError, ReadError, RemoveError, RenameError,
-    TruncateError, UnmountError, WriteError,
+    ChangeError, CreateError, LookupError, MountError, ReadError, ReadlinkError, RemoveError,
+    RenameError, SetAttrError, TruncateError, UnmountError, WriteError,
 };
 use fs::{CreateSizedError, Gone, MkfsError, RemovalError};
 use mm::aspace::{FaultError, MapError};
@@ -37,6 +37,9 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         "permission" => "a read-only file system takes no stores; `pmem` says why it is so",
         "is_directory" | "not_file" => "name a file",
         "not_directory" => "name a directory",
+        "not_symlink" => "`stat` shows what it is",
+        "too_many_symlinks" => "`readlink` shows where each leads",
+        "no_inodes" => "`df` shows the inodes, `rm` frees some",
         "not_empty" => "remove what is in it first",
         "corrupt" => "`umount`, then `fsck` tells more",
         "no_such_pmem" => "`pmem` lists them",
@@ -101,6 +104,14 @@ failure! {
         CreateError::IsDir => "is_directory",
         CreateError::TooManyLinks => "too_many_links",
         CreateError::Change(e) => e.kind(),
+    };
+    ReadlinkError => |e| match e {
+        ReadlinkError::Gone(e) => e.kind(),
+        ReadlinkError::NotSymlink => "not_symlink",
+        ReadlinkError::Corrupt(_) => "corrupt",
+    };
+    SetAttrError => |e| match e {
+        SetAttrError::Change(e) => e.kind(),
     };
     CreateSizedError => |e| match e {
         CreateSizedError::Create(e) => e.kind(),

@@ -1,5 +1,6 @@
 //! The shell's commands over the real machine.
 
+mod attributes;
 mod bench;
 mod cut;
 mod dma;
@@ -62,13 +63,17 @@ const COMMANDS: &[Command<Machine>] = &[
     volume::FSCK,
     names::LS,
     files::CAT,
-    names::STAT,
+    attributes::STAT,
+    attributes::READLINK,
     names::EXTENTS,
     names::MKDIR,
     names::RMDIR,
     names::RM,
     names::MV,
     names::LN,
+    attributes::CHMOD,
+    attributes::CHOWN,
+    attributes::TOUCH,
     files::CREATE,
     files::WRITE,
     files::FILL,

@@ -1,8 +1,8 @@
-//! `ls`, `stat`, `extents`, and the commands that make, move and remove names.
+//! `ls`, `extents`, and the commands that make, move and remove names.
 
 use super::{Done, command, mounted, open};
-use crate::machine::{Inode, Machine};
-use crate::shell::{Args, Command, CommandError, Fields, On, Out, Table, Value};
+use crate::machine::Machine;
+use crate::shell::{Args, Command, Fields, On, Out, Table, Value};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -11,13 +11,6 @@ use fs::error::LookupError;
 use fs::{BLOCK_SIZE, Kind};
 
 pub const LS: Command<Machine> = command("ls", "[PATH]", "lists a directory, by default /", "", ls);
-pub const STAT: Command<Machine> = command(
-    "stat",
-    "PATH | --inode N",
-    "shows the attributes of a file or directory",
-    "By number also one without a name, as long as somebody uses it; `df` counts those.",
-    stat,
-);
 pub const EXTENTS: Command<Machine> = command(
     "extents",
     "PATH",
@@ -37,14 +30,20 @@ pub const RM: Command<Machine> = command(
 );
 pub const MV: Command<Machine> = command(
     "mv",
-    "OLD NEW",
+    "[--no-replace | --exchange] OLD NEW",
     "renames; an existing NEW is replaced",
-    "",
+    "--no-replace: fails if NEW exists. --exchange: NEW must exist, and each gets the name of the other. In one step, whichever it is.",
     mv,
 );
-pub const LN: Command<Machine> = command("ln", "OLD NEW", "gives a file a second name", "", ln);
+pub const LN: Command<Machine> = command(
+    "ln",
+    "[-s] OLD NEW",
+    "gives a file a second name; with -s makes a symbolic link",
+    "-s: NEW is a link that says OLD, which need not lead anywhere. A path follows at most 40 links.",
+    ln,
+);
 
-fn kind_name(kind: Kind) -> &'static str {
+pub(super) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::File => "file",
         Kind::Dir => "directory",
@@ -81,43 +80,6 @@ fn ls(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     Ok(())
 }
 
-/// The inode at a path, or of a number.
-fn by_path_or_number(
-    machine: &Machine,
-    args: &mut Args,
-) -> Result<(String, Arc<Inode>), CommandError> {
-    let Some(number) = args.number_option("--inode")? else {
-        let path = args.word("PATH")?;
-        args.end()?;
-        let (_, inode) = open(machine, &path)?;
-        return Ok((path, inode));
-    };
-    args.end()?;
-    let what = format!("inode {number}");
-    let fs = mounted(machine, &what)?;
-    let ino = u32::try_from(number).map_err(|_| LookupError::NotFound);
-    let inode = ino.and_then(|ino| fs.inode(ino)).on(|| what.as_str())?;
-    Ok((what, inode))
-}
-
-fn stat(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
-    let (path, inode) = by_path_or_number(machine, args)?;
-    let s = inode.stat();
-    out.record(vec![
-        ("path", path.into()),
-        ("inode", s.ino.into()),
-        ("kind", kind_name(s.kind).into()),
-        ("size", Value::Bytes(s.size)),
-        ("blocks", s.blocks.into()),
-        ("links", s.nlink.into()),
-        ("mode", format!("{:o}", s.mode).into()),
-        ("mappings", inode.mapping().attachments().into()),
-        ("locked", inode.is_locked().into()),
-        ("mtime_us", Value::Micros(s.mtime / 1000)),
-    ]);
-    Ok(())
-}
-
 fn extents(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let path = args.word("PATH")?;
     args.end()?;
@@ -145,7 +107,7 @@ fn extents(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 }
 
 /// What commands on one path report.
-fn did(path: String, what: &str, out: &Out) {
+pub(super) fn did(path: String, what: &str, out: &Out) {
     let sentence = format!("{what} {path}");
     let fields: Fields = vec![("path", path.into())];
     out.say(fields, format_args!("{sentence}"));
@@ -182,21 +144,40 @@ fn rm(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
 }
 
 fn mv(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let exchange = args.flag("--exchange");
+    // Both at once: the one that is left is refused as an option that `mv` does not have.
+    let no_replace = !exchange && args.flag("--no-replace");
     let (old, new) = (args.word("OLD")?, args.word("NEW")?);
     args.end()?;
-    mounted(machine, &old)?
-        .rename(&old, &new, true)
-        .on(|| format!("mv {old} {new}"))?;
-    did(new, &format!("{old} is now"), out);
+    let fs = mounted(machine, &old)?;
+    let done = if exchange {
+        fs.exchange(&old, &new)
+    } else {
+        fs.rename(&old, &new, !no_replace)
+    };
+    done.on(|| format!("mv {old} {new}"))?;
+    let what = if exchange {
+        format!("{old} has changed places with")
+    } else {
+        format!("{old} is now")
+    };
+    did(new, &what, out);
     Ok(())
 }
 
 fn ln(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
+    let symbolic = args.flag("-s");
     let (old, new) = (args.word("OLD")?, args.word("NEW")?);
     args.end()?;
-    mounted(machine, &old)?
-        .link(&old, &new)
-        .on(|| format!("ln {old} {new}"))?;
-    did(new, &format!("{old} is also"), out);
+    let fs = mounted(machine, &old)?;
+    let what = if symbolic {
+        let made = fs.symlink(&new, old.as_bytes());
+        made.on(|| format!("ln -s {old} {new}"))?;
+        format!("{old} is what it says:")
+    } else {
+        fs.link(&old, &new).on(|| format!("ln {old} {new}"))?;
+        format!("{old} is also")
+    };
+    did(new, &what, out);
     Ok(())
 }

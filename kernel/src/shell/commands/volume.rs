@@ -23,7 +23,7 @@ pub const MOUNT: Command<Machine> = command(
     "mount",
     "[PMEM]",
     "mounts the file system of a pmem device, by default pmem0",
-    "",
+    "A device that may not be written is mounted read-only, and it says why.",
     mount,
 );
 
@@ -112,6 +112,17 @@ fn mkfs(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     Ok(())
 }
 
+/// What keeps a device from being written: its region says why, or the namespace does.
+fn why_read_only(machine: &Machine, device: &Device) -> String {
+    let regions = &machine.pmem.discovery.regions;
+    let region = regions.iter().find(|region| region.id == device.region);
+    let why = region.and_then(|region| region.read_only);
+    why.map_or_else(
+        || String::from("its namespace is for reading only"),
+        |why| why.to_string(),
+    )
+}
+
 fn mount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let device = device(machine, args)?;
     args.end()?;
@@ -119,13 +130,17 @@ fn mount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     let fs = machine.mount(device).on(|| format!("mount {name}"))?;
     let report = fs.mount_report();
     let (replayed, inodes) = (report.replayed, report.inodes);
+    let why = report.read_only.then(|| why_read_only(machine, device));
+    let mode = why
+        .as_ref()
+        .map_or(String::new(), |why| format!(", read-only: {why}"));
     let fields = vec![
         ("name", name.into()),
         ("replayed", replayed.into()),
         ("inodes", inodes.into()),
         ("read_only", report.read_only.into()),
+        ("why", why.map_or(Value::None, Value::from)),
     ];
-    let mode = if report.read_only { ", read-only" } else { "" };
     out.say(
         fields,
         format_args!("{name}: mounted{mode}, {inodes} inodes in use, {replayed} records replayed"),
@@ -197,6 +212,7 @@ fn df(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         ("inodes", s.inodes.into()),
         ("inodes_used", s.inodes_used.into()),
         ("orphans", s.orphans.into()),
+        ("read_only", fs.mount_report().read_only.into()),
     ]);
     Ok(())
 }
