@@ -103,8 +103,17 @@ impl Mounted {
 
     /// Unmounts by a signal; the check finds nothing. Returns what stands on standard error.
     fn end(mut self) -> Result<String, Failed> {
-        self.signal()?;
-        let status = self.child.wait()?;
+        let mut ended = None;
+        let deadline = Instant::now() + LIMIT;
+        while ended.is_none() && Instant::now() < deadline {
+            self.signal()?;
+            // Another case may have forked while this one had a file open: until that process becomes another, the mount is busy.
+            for _ in 0..100 {
+                ended = ended.or(self.child.try_wait()?);
+                std::thread::sleep(Duration::from_millis(if ended.is_some() { 0 } else { 50 }));
+            }
+        }
+        let status = ended.ok_or("it does not end")?;
         let mut told = String::new();
         if let Some(mut stderr) = self.child.stderr.take() {
             stderr.read_to_string(&mut told)?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -10,6 +11,10 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::say;
+
+/// How often a busy mount is tried before its user is told.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The signals, blocked in this thread and in those that it makes.
 pub struct Blocked(SigSet);
@@ -51,7 +56,18 @@ impl Blocked {
     }
 }
 
+/// Unmounts; waits a little for who is just leaving: a process that was forked a moment ago has files open until it becomes another.
 fn unmount(at: &Path, flags: MntFlags) -> nix::Result<()> {
+    for _ in 0..TRIES {
+        match unmount_now(at, flags) {
+            Err(Errno::EBUSY) => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+    Err(Errno::EBUSY)
+}
+
+fn unmount_now(at: &Path, flags: MntFlags) -> nix::Result<()> {
     match umount2(at, flags) {
         // Not root: the helper that mounted it may.
         Err(Errno::EPERM) => helper(at, flags),
