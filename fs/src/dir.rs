@@ -192,14 +192,22 @@ impl<P: Pmem> Dir<'_, P> {
         let head = len.min(HEAD_NAME);
         name.bytes[..head].copy_from_slice(&Dentry::head_name(&words)[..head]);
         for (tail, part) in (1..).zip(name.bytes[head..len].chunks_mut(TAIL_NAME)) {
-            let from = offset + tail * DENTRY_SIZE + 8;
-            let read = self.ground.media.read(from, part);
-            read.map_err(|source| Corrupt::DentryMedia {
+            let from = offset + tail * DENTRY_SIZE;
+            let media = self.ground.media;
+            let read = media.words::<1>(from).and_then(|begins| {
+                media.read(from + 8, part)?;
+                Ok(begins)
+            });
+            let begins = read.map_err(|source| Corrupt::DentryMedia {
                 dir,
                 slot,
                 offset: from,
                 source,
             })?;
+            // It looks free to whoever does not come from the head, also when the head is gone.
+            if begins != [0] {
+                return Err(wrong(DentryFault::Tail));
+            }
         }
         Ok(Some((dentry, sum, name, offset)))
     }

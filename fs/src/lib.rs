@@ -48,7 +48,9 @@ pub use attr::{NewInode, Owner, SetAttr};
 pub use cut::TruncateReport;
 pub use file::{Fill, MAX_SIZE};
 pub use fs::{Fs, MountReport, StatFs};
-pub use fsck::{FsckReport, Problem, fsck};
+pub use fsck::{
+    Finding, FsckReport, Pass, Problem, Progress, Statistics, Structure, fsck, fsck_with,
+};
 pub use gate::Gone;
 pub use inode::{Content, Inode, Stat, Vnode};
 pub use layout::{BLOCK_SIZE, Ino, Kind, ROOT};

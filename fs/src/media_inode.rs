@@ -118,14 +118,28 @@ pub enum Corrupt {
     },
 }
 
+impl Corrupt {
+    /// Whether the medium could not be read, so that nobody knows what stood there.
+    #[must_use]
+    pub const fn is_media(&self) -> bool {
+        matches!(
+            self,
+            Self::InodeMedia { .. }
+                | Self::LeafMedia { .. }
+                | Self::TextMedia { .. }
+                | Self::DentryMedia { .. }
+        )
+    }
+}
+
 /// What is wrong with a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum DentryFault {
     /// Length, slots, kind or inode number are none that an entry has.
     #[error("not an entry")]
     Head,
-    /// The name runs out of its block.
-    #[error("the name leaves its block")]
+    /// The name runs out of its block, or a slot of it does not look free.
+    #[error("the slots after it do not hold its name")]
     Tail,
     /// The checksum does not match.
     #[error("checksum is {found:#010x}, should be {expected:#010x}")]
@@ -225,17 +239,23 @@ impl<P> Copy for Ground<'_, P> {}
 
 impl<P: Pmem> Ground<'_, P> {
     /// Whether inode `ino` is in use: a type and a link. `ino` lies in the initialised part of the table.
+    ///
+    /// An inode that is not in use was never used, or its checksum is right: a damaged first word must not make its blocks free.
     pub fn in_use(&self, ino: Ino) -> Result<bool, Corrupt> {
         let offset = self.geometry.inode_off(ino);
-        let [first] = self
-            .media
-            .words::<1>(offset)
-            .map_err(|source| Corrupt::InodeMedia {
-                ino,
-                offset,
-                source,
-            })?;
-        Ok(InodeImage::in_use(first))
+        let words = self.media.words::<4>(offset);
+        let [first, .., sum] = words.map_err(|source| Corrupt::InodeMedia {
+            ino,
+            offset,
+            source,
+        })?;
+        if InodeImage::in_use(first) {
+            return Ok(true);
+        }
+        if first != 0 || sum != 0 {
+            self.inode(ino)?;
+        }
+        Ok(false)
     }
 
     /// Reads and checks inode `ino`, which is in use.

@@ -61,6 +61,6 @@ pub use crate::record::{
 };
 pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
-pub(crate) use recover::scan;
 pub use recover::{RecoverError, Recovered, recover};
+pub(crate) use recover::{Scan, scan};
 pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};

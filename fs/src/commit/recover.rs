@@ -81,8 +81,11 @@ pub struct Recovered {
 
 /// All that the slots hold.
 pub(crate) struct Scan {
+    /// The whole records, by number.
     pub whole: Vec<Found>,
-    pub torn: u32,
+    /// Slots with a record that is not whole.
+    torn: Vec<u64>,
+    /// The highest tag of any line.
     pub highest: u64,
 }
 
@@ -94,7 +97,7 @@ pub(crate) fn scan<P: Pmem>(
 ) -> Result<Scan, RecoverError> {
     let mut scan = Scan {
         whole: Vec::new(),
-        torn: 0,
+        torn: Vec::new(),
         highest: 0,
     };
     let slots = g.ring_slots() as usize;
@@ -111,7 +114,10 @@ pub(crate) fn scan<P: Pmem>(
             })?;
         match decode(&image, slot, g, uuid) {
             Ok(Slot::Empty) => {}
-            Ok(Slot::Torn) => scan.torn += 1,
+            Ok(Slot::Torn) => {
+                scan.torn.try_reserve(1).map_err(|_| OutOfMemory)?;
+                scan.torn.push(slot);
+            }
             Ok(Slot::Whole(found)) => scan.whole.push(found),
             Err(fault) => {
                 return Err(RecoverError::Record {
@@ -128,6 +134,16 @@ pub(crate) fn scan<P: Pmem>(
 }
 
 impl Scan {
+    /// How many slots hold a record that is not whole.
+    pub fn torn(&self) -> u32 {
+        self.torn.len() as u32
+    }
+
+    /// Their numbers.
+    pub fn torn_slots(&self) -> impl Iterator<Item = u64> {
+        self.torn.iter().copied()
+    }
+
     /// The records to replay, in order: all after the floor of the newest, and none of them missing.
     pub fn pending(&self, g: &Geometry) -> Result<&[Found], RecoverError> {
         let offset = g.ring_off();
@@ -179,7 +195,7 @@ pub fn recover<P: Pmem>(
     Ok(Recovered {
         ring,
         replayed: records as u32,
-        torn: scan.torn,
+        torn: scan.torn(),
     })
 }
 

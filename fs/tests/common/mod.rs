@@ -4,6 +4,8 @@
 pub mod model;
 pub mod patched;
 pub mod process;
+pub mod sample;
+pub mod undo;
 
 use std::sync::Arc;
 
