@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use fs::fsck;
-use serde_json::json;
+use fs::FsckReport;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
 use super::show::Form;
 use crate::outcome::Outcome;
@@ -16,7 +17,7 @@ use crate::pmem_file::{Changes, PmemFile};
 pub struct Fsck {
     /// The image.
     image: PathBuf,
-    /// One JSON object.
+    /// One JSON object: each problem with its pass, structure, offset, what was found and expected, and what a repair would do.
     #[arg(long)]
     json: bool,
 }
@@ -28,37 +29,46 @@ impl Fsck {
     /// When the image cannot be used.
     pub fn run(&self) -> Result<Outcome> {
         let file = PmemFile::open(&self.image, Changes::Dropped)?;
-        let found = fsck(&file.pmem);
-        let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} inodes, {msg}")?;
+        let bar = ProgressBar::new(0).with_style(style);
+        let found = fs::fsck_with(&file.pmem, &mut |progress| {
+            bar.set_length(progress.of);
+            bar.set_position(progress.done);
+            bar.set_message(format!("pass {}", progress.pass.number()));
+        });
+        bar.finish_and_clear();
         match self.json {
-            true => Form::new(true).record(&json!({
-                "clean": found.is_clean(),
-                "files": found.files,
-                "directories": found.dirs,
-                "orphans": found.orphans,
-                "blocks_used": found.blocks_used,
-                "blocks": found.blocks,
-                "records_pending": found.pending,
-                "records_torn": found.torn,
-                "problems": problems,
-            })),
-            false => {
-                problems.iter().for_each(|problem| println!("{problem}"));
-                println!(
-                    "{} files, {} directories, {} of {} blocks in use, {} records pending, {} torn: {} problems",
-                    found.files,
-                    found.dirs,
-                    found.blocks_used,
-                    found.blocks,
-                    found.pending,
-                    found.torn,
-                    found.problems.len()
-                );
-            }
+            true => Form::new(true).record(&object(&found)?),
+            false => println!("{}", lines(&found)),
         }
         Ok(match found.is_clean() {
             true => Outcome::Success,
             false => Outcome::GuestFailed,
         })
     }
+}
+
+fn object(found: &FsckReport) -> Result<Value> {
+    let mut object = serde_json::to_value(found)?;
+    object["clean"] = found.is_clean().into();
+    Ok(object)
+}
+
+/// A line for each problem, and one for the whole.
+fn lines(found: &FsckReport) -> String {
+    let problems = found.problems.iter();
+    let mut text: String = problems
+        .map(|finding| format!("pass {}: {}\n", finding.pass.number(), finding.problem))
+        .collect();
+    text += &format!(
+        "{} files, {} directories, {} of {} blocks in use, {} records pending, {} torn: {} problems",
+        found.files,
+        found.dirs,
+        found.blocks_used,
+        found.blocks,
+        found.pending,
+        found.torn,
+        found.problems.len()
+    );
+    text
 }

@@ -132,10 +132,17 @@ fn damaged() -> Result<(), Failed> {
     bytes[20] ^= 1;
     std::fs::write(&image, bytes)?;
     let ran = holdfast(&["fs", "fsck", &image])?;
-    match ran.code == Some(1) && ran.stdout.contains("superblock") {
-        true => well(&["ls", &image]).map(drop),
-        false => Err(format!("{ran:?}").into()),
-    }
+    check(
+        &format!("{ran:?}"),
+        ran.code == Some(1) && ran.stdout.contains("superblock"),
+    )?;
+    let ran = holdfast(&["fs", "fsck", &image, "--json"])?;
+    let object: Value =
+        serde_json::from_str(&ran.stdout).map_err(|why| format!("{why}: {ran:?}"))?;
+    let problem = &object["problems"][0];
+    let told = object["clean"] == false && problem["pass"] == 0 && problem["offset"] == 0;
+    check(&format!("what is wrong, and where: {object}"), told)?;
+    well(&["ls", &image]).map(drop)
 }
 
 /// The JSON objects that a command prints.
