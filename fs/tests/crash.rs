@@ -8,6 +8,8 @@ mod explorer;
 
 use std::sync::Arc;
 
+use common::model::Op;
+use explorer::act::Act;
 use explorer::crew::{Job, all_sequences, prefixes, run};
 use explorer::lab::Plan;
 use explorer::states::Depth;
@@ -55,6 +57,21 @@ const fn plan(depth: Depth, recovery: u8) -> Plan {
     }
 }
 
+/// A file made and removed until the ring has wrapped: the last few operations.
+fn round_the_ring(plan: Plan) {
+    let world = worlds::crowded();
+    let at = |op: Op| {
+        world
+            .acts
+            .iter()
+            .position(|act| *act == Act::Op(op.clone()))
+    };
+    let pair =
+        [Op::Create("/B/x".into()), Op::Unlink("/B/x".into())].map(|op| at(op).expect("listed"));
+    let sequence = |number: u64| (0..number as usize + 15).map(|i| pair[i % 2]).collect();
+    explore("round the ring", &world, plan, (0..6).collect(), &sequence);
+}
+
 /// What the mutations are tried on first: a little of everything, in seconds.
 #[test]
 fn a_little_of_everything() {
@@ -64,6 +81,7 @@ fn a_little_of_everything() {
     all("ends of files, pairs", &worlds::tails(), 2, 1, thin);
     all("own list, some pairs", &worlds::own(), 2, 47, thin);
     random("a crowded region", &worlds::crowded(), 4, 30, thin);
+    round_the_ring(thin);
 }
 
 #[test]

@@ -28,6 +28,8 @@ const FSCK: u64 = 2;
 const WRITE: u64 = 5;
 /// One state within an operation of so many is crashed again in its recovery.
 const TORN: u64 = 307;
+/// Words of a quarter of a block.
+const QUARTER: u32 = 128;
 /// Images remembered; beyond, the memory begins anew.
 const REMEMBER: usize = 1 << 20;
 
@@ -333,8 +335,8 @@ impl Lab {
             flight.apply(*event, &region);
             match event.what {
                 What::Store(at, _) => self.at_store(flight, at / 8, allowed, depth, each),
-                // Past the caches nothing keeps order: a point at the end of each line is as good as eight.
-                What::Nt(at, _) if at % 8 == 7 => {
+                // Past the caches nothing keeps order: a point at each quarter of a block.
+                What::Nt(at, _) if at % QUARTER == QUARTER - 1 => {
                     self.at_store(flight, at / 8, allowed, Depth::Thin, each);
                 }
                 _ => {}
@@ -361,7 +363,11 @@ impl Lab {
         let Some(index) = units.iter().position(here) else {
             return;
         };
-        let masks = if depth == Depth::Thin || units[index].order.is_empty() {
+        let joined = units[index].order.is_empty();
+        if joined && line % (QUARTER / 8) != QUARTER / 8 - 1 {
+            return;
+        }
+        let masks = if depth == Depth::Thin || joined {
             vec![u64::MAX >> (64 - units.len().min(64)), 1 << index]
         } else {
             self.masks(units.len(), 1 << index)
