@@ -144,7 +144,7 @@ fn long_sequences_in_a_crowded_region() {
     random(
         "a crowded region",
         &worlds::crowded(),
-        24,
+        12,
         40,
         plan(Depth::Normal, 1),
     );
