@@ -28,6 +28,7 @@ mod gate;
 mod inode;
 mod inodes;
 pub mod layout;
+mod make;
 pub mod media_inode;
 mod mkfs;
 mod names;

@@ -16,16 +16,9 @@ use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
 use crate::fs::Fs;
 use crate::gate::Inside;
 use crate::inode::Inode;
-use crate::layout::{CORE_WORDS, Ino, Kind};
-use crate::media_inode::{Corrupt, Leaves, Loaded};
-use crate::record::PAYLOAD_WORDS;
+use crate::layout::Kind;
 use crate::shared::State;
 use crate::slots::head_len;
-use crate::space::Free;
-use crate::symlink::{Stored, Target, TargetError};
-
-/// Words of a record that say that a directory changed: where, both times, the checksum.
-const DIR_WORDS: usize = 4;
 
 /// Where a name is, or will be: a directory, and the name in it.
 pub(crate) struct Place<'a, P: Pmem> {
@@ -109,73 +102,8 @@ impl<P: Pmem> Fs<P> {
         self.make(&place, new, None)
     }
 
-    /// Makes an inode and its name; `target` is the text of a symbolic link. The caller is inside.
-    pub(crate) fn make(
-        &self,
-        place: &Place<'_, P>,
-        new: &NewInode,
-        target: Option<Target<'_>>,
-    ) -> Result<Arc<Inode<P>>, CreateError> {
-        let Place { dir, name } = place;
-        if new.kind == Kind::Symlink && target.is_none() {
-            return Err(TargetError::Empty.into());
-        }
-        let mut state = self.lock();
-        let state = &mut *state;
-        self.vacant(state, place)?;
-        let slot = self.reserve_slots(state, dir, *name)?;
-        let ino = self.vacant_inode(state)?;
-        let now = self.shared.now();
-        let mut edit = dir.edit();
-        (edit.new.core.mtime, edit.new.core.ctime) = (now, now);
-        if new.kind == Kind::Dir {
-            let links = edit.new.core.nlink.checked_add(1);
-            edit.new.core.nlink = links.ok_or(CreateError::TooManyLinks)?;
-        }
-        let generation = self.generation(ino)?.wrapping_add(1);
-        let mut image = new.image(&edit.old.core, dir.ino(), generation, now);
-        let words = self.head(dir, *name, ino, new.kind);
-        let entry = (self.slot_addr(dir, slot)?, &words[..head_len(*name)]);
-        let text = match target {
-            // Inode, entry and directory each with the word that says where they are.
-            Some(target) => {
-                let room = PAYLOAD_WORDS - (1 + CORE_WORDS) - (1 + entry.1.len()) - DIR_WORDS;
-                self.store_text(state, ino, &mut image, (target, room))?
-            }
-            None => Stored::default(),
-        };
-        let loaded = Loaded {
-            inode: image,
-            map: text.map,
-            leaves: Leaves::new(),
-        };
-        // Nothing may fail after the commit: the new inode is made from what is about to be stored.
-        let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
-        let mut tx = state.ring.begin(RecordKind::Create);
-        let full = tx
-            .put_new_inode(ino, &image, text.words)
-            .and_then(|()| tx.store(entry.0, entry.1))
-            .and_then(|()| tx.put_inode(dir.ino(), &edit.old, &edit.new));
-        if let Err(full) = full {
-            drop(tx);
-            if let Some(block) = text.block {
-                state.space.give(Free::unpublished(block.abandon()));
-            }
-            return Err(full.into());
-        }
-        if let Some(block) = text.block {
-            tx.publish(block);
-        }
-        let _ = tx.commit(&self.shared.media);
-        dir.adopt(&edit);
-        self.enter(dir, slot, *name, (ino, new.kind));
-        state.inodes.set(ino);
-        self.table.insert(inode.clone());
-        Ok(inode)
-    }
-
     /// Checks that `place` lies in a directory that still has a name, and is free.
-    fn vacant(&self, state: &State, place: &Place<'_, P>) -> Result<(), CreateError> {
+    pub(crate) fn vacant(&self, state: &State, place: &Place<'_, P>) -> Result<(), CreateError> {
         if place.dir.stat().nlink == 0 {
             return Err(LookupError::NotFound.into());
         }
@@ -183,18 +111,6 @@ impl<P: Pmem> Fs<P> {
             Some(_) => Err(CreateError::Exists),
             None => Ok(()),
         }
-    }
-
-    /// The generation that the slot of the table had last.
-    fn generation(&self, ino: Ino) -> Result<u32, Corrupt> {
-        let offset = self.shared.geometry.inode_off(ino);
-        let word = self.shared.media.words::<1>(offset + 48);
-        let [word] = word.map_err(|source| Corrupt::InodeMedia {
-            ino,
-            offset,
-            source,
-        })?;
-        Ok(word as u32)
     }
 
     /// Gives a file a second name; a symbolic link at the end of `old` gets it itself.

@@ -8,6 +8,7 @@
 
 use alloc::sync::Arc;
 
+use arrayvec::ArrayVec;
 use dax::pmem::Pmem;
 
 use crate::change::Edit;
@@ -243,62 +244,64 @@ impl<P: Pmem> Fs<P> {
         (from, moved): (&Place<'_, P>, &Target<P>),
         (to, other): (&Place<'_, P>, &Target<P>),
     ) -> Result<(), RenameError> {
-        let now = self.shared.now();
-        let same = from.dir.ino() == to.dir.ino();
-        let mut edits = [
-            (&moved.inode, moved.inode.edit()),
-            (&other.inode, other.inode.edit()),
-            (&from.dir, from.dir.edit()),
-            (&to.dir, to.dir.edit()),
-        ];
-        // In one directory its change is stored once.
-        let edits = &mut edits[..if same { 3 } else { 4 }];
-        edits
-            .iter_mut()
-            .for_each(|(_, edit)| edit.new.core.ctime = now);
-        edits[2..]
-            .iter_mut()
-            .for_each(|(_, edit)| edit.new.core.mtime = now);
-        for (at, dir) in [(0, &to.dir), (1, &from.dir)] {
-            if edits[at].0.kind() == Kind::Dir {
-                edits[at].1.new.core.parent = dir.ino();
-            }
-        }
-        if !same {
-            let dirs = [&moved.inode, &other.inode].map(|i| u32::from(i.kind() == Kind::Dir));
-            for (at, less, more) in [(2, dirs[0], dirs[1]), (3, dirs[1], dirs[0])] {
-                let links = &mut edits[at].1.new.core.nlink;
-                let left = links.saturating_sub(less).checked_add(more);
-                *links = left.ok_or(RenameError::TooManyLinks)?;
-            }
-        }
-        let mut tx = state.ring.begin(RecordKind::Rename);
-        for (place, slot, inode) in [
+        let inodes = [&*moved.inode, &*other.inode, &*from.dir, &*to.dir];
+        let edits = self.exchange_edits(inodes)?;
+        // Each entry: where it is, and what it names from now on.
+        let entries = [
             (from, moved.found.slot, &other.inode),
             (to, other.found.slot, &moved.inode),
-        ] {
+        ];
+        let mut tx = state.ring.begin(RecordKind::Rename);
+        for (place, slot, inode) in entries {
             let words = self.head(&place.dir, place.name, inode.ino(), inode.kind());
             let at = self.slot_addr(&place.dir, slot)?;
             tx.store(at, &words[..COMMIT_WORDS])?;
         }
-        for (inode, edit) in edits.iter() {
+        for (inode, edit) in inodes.iter().zip(&edits) {
             tx.put_inode(inode.ino(), &edit.old, &edit.new)?;
         }
         let _ = tx.commit(&self.shared.media);
-        edits.iter().for_each(|(inode, edit)| inode.adopt(edit));
-        self.enter(
-            &from.dir,
-            moved.found.slot,
-            from.name,
-            (other.inode.ino(), other.inode.kind()),
-        );
-        self.enter(
-            &to.dir,
-            other.found.slot,
-            to.name,
-            (moved.inode.ino(), moved.inode.kind()),
-        );
+        for (inode, edit) in inodes.iter().zip(&edits) {
+            inode.adopt(edit);
+        }
+        for (place, slot, inode) in entries {
+            self.enter(&place.dir, slot, place.name, (inode.ino(), inode.kind()));
+        }
         Ok(())
+    }
+
+    /// The changes of the two that change places, and of their directories; of a directory that has both only one.
+    fn exchange_edits(
+        &self,
+        [moved, other, from, to]: [&Inode<P>; 4],
+    ) -> Result<ArrayVec<Edit, 4>, RenameError> {
+        let now = self.shared.now();
+        let apart = from.ino() != to.ino();
+        let mut edits: ArrayVec<Edit, 4> = [moved, other, from]
+            .into_iter()
+            .chain(apart.then_some(to))
+            .map(|inode| inode.edit())
+            .collect();
+        for edit in &mut edits {
+            edit.new.core.ctime = now;
+        }
+        for edit in &mut edits[2..] {
+            edit.new.core.mtime = now;
+        }
+        for (at, inode, dir) in [(0, moved, to), (1, other, from)] {
+            if inode.kind() == Kind::Dir {
+                edits[at].new.core.parent = dir.ino();
+            }
+        }
+        if apart {
+            let dirs = [moved, other].map(|inode| u32::from(inode.kind() == Kind::Dir));
+            for (at, less, more) in [(2, dirs[0], dirs[1]), (3, dirs[1], dirs[0])] {
+                let links = &mut edits[at].new.core.nlink;
+                let left = links.saturating_sub(less).checked_add(more);
+                *links = left.ok_or(RenameError::TooManyLinks)?;
+            }
+        }
+        Ok(edits)
     }
 
     fn edits(

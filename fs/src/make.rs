@@ -1,0 +1,150 @@
+//! A new inode and its name, in one record: prepared first, with everything that can fail; then committed.
+
+use alloc::sync::Arc;
+
+use dax::pmem::Pmem;
+
+use crate::attr::NewInode;
+use crate::change::Edit;
+use crate::commit::{Building, MetaAddr, RecordFull, RecordKind, Tx};
+use crate::error::CreateError;
+use crate::fs::Fs;
+use crate::inode::Inode;
+use crate::layout::{CORE_WORDS, Ino, InodeImage, Kind};
+use crate::media_inode::{Corrupt, Leaves, Loaded};
+use crate::names::Place;
+use crate::record::PAYLOAD_WORDS;
+use crate::shared::State;
+use crate::slots::head_len;
+use crate::space::Free;
+use crate::symlink::{Stored, Target, TargetError};
+
+/// Words of a record that say that a directory changed: where, both times, the checksum.
+const DIR_WORDS: usize = 4;
+
+/// All that the record of a new inode says.
+struct Birth {
+    ino: Ino,
+    kind: Kind,
+    image: InodeImage,
+    /// The slot of its name, where that is, and what it is to hold: the first `words` of them.
+    slot: u32,
+    at: MetaAddr,
+    head: [u64; 8],
+    words: usize,
+    /// The directory.
+    dir: Edit,
+}
+
+impl Birth {
+    fn store(&self, tx: &mut Tx<'_, Building>, dir: Ino, body: usize) -> Result<(), RecordFull> {
+        tx.put_new_inode(self.ino, &self.image, body)?;
+        tx.store(self.at, &self.head[..self.words])?;
+        tx.put_inode(dir, &self.dir.old, &self.dir.new)
+    }
+
+    /// Words that the record has left for the text of a link: inode, entry and directory each come with one that says where.
+    const fn room(&self) -> usize {
+        PAYLOAD_WORDS - (1 + CORE_WORDS) - (1 + self.words) - DIR_WORDS
+    }
+}
+
+impl<P: Pmem> Fs<P> {
+    /// Makes an inode and its name; `target` is the text of a symbolic link. The caller is inside.
+    pub(crate) fn make(
+        &self,
+        place: &Place<'_, P>,
+        new: &NewInode,
+        target: Option<Target<'_>>,
+    ) -> Result<Arc<Inode<P>>, CreateError> {
+        if new.kind == Kind::Symlink && target.is_none() {
+            return Err(TargetError::Empty.into());
+        }
+        let mut state = self.lock();
+        let state = &mut *state;
+        self.vacant(state, place)?;
+        let mut birth = self.conceive(state, place, new)?;
+        let text = match target {
+            Some(target) => {
+                let room = birth.room();
+                self.store_text(state, birth.ino, &mut birth.image, (target, room))?
+            }
+            None => Stored::default(),
+        };
+        self.bear(state, place, &birth, text)
+    }
+
+    fn conceive(
+        &self,
+        state: &mut State,
+        Place { dir, name }: &Place<'_, P>,
+        new: &NewInode,
+    ) -> Result<Birth, CreateError> {
+        let slot = self.reserve_slots(state, dir, *name)?;
+        let ino = self.vacant_inode(state)?;
+        let now = self.shared.now();
+        let generation = self.generation(ino)?.wrapping_add(1);
+        let mut edit = dir.edit();
+        let core = &mut edit.new.core;
+        (core.mtime, core.ctime) = (now, now);
+        if new.kind == Kind::Dir {
+            let links = core.nlink.checked_add(1);
+            core.nlink = links.ok_or(CreateError::TooManyLinks)?;
+        }
+        Ok(Birth {
+            ino,
+            kind: new.kind,
+            image: new.image(&edit.old.core, dir.ino(), generation, now),
+            slot,
+            at: self.slot_addr(dir, slot)?,
+            head: self.head(dir, *name, ino, new.kind),
+            words: head_len(*name),
+            dir: edit,
+        })
+    }
+
+    fn bear(
+        &self,
+        state: &mut State,
+        Place { dir, name }: &Place<'_, P>,
+        birth: &Birth,
+        text: Stored,
+    ) -> Result<Arc<Inode<P>>, CreateError> {
+        // Nothing may fail after the commit: the new inode is made from what is about to be stored.
+        let loaded = Loaded {
+            inode: birth.image,
+            map: text.map,
+            leaves: Leaves::new(),
+        };
+        let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
+        let mut tx = state.ring.begin(RecordKind::Create);
+        if let Err(full) = birth.store(&mut tx, dir.ino(), text.words) {
+            drop(tx);
+            if let Some(block) = text.block {
+                state.space.give(Free::unpublished(block.abandon()));
+            }
+            return Err(full.into());
+        }
+        if let Some(block) = text.block {
+            tx.publish(block);
+        }
+        let _ = tx.commit(&self.shared.media);
+        dir.adopt(&birth.dir);
+        self.enter(dir, birth.slot, *name, (birth.ino, birth.kind));
+        state.inodes.set(birth.ino);
+        self.table.insert(inode.clone());
+        Ok(inode)
+    }
+
+    /// The generation that the slot of the table had last.
+    fn generation(&self, ino: Ino) -> Result<u32, Corrupt> {
+        let offset = self.shared.geometry.inode_off(ino);
+        let word = self.shared.media.words::<1>(offset + 48);
+        let [word] = word.map_err(|source| Corrupt::InodeMedia {
+            ino,
+            offset,
+            source,
+        })?;
+        Ok(word as u32)
+    }
+}
