@@ -8,7 +8,6 @@ use std::sync::Arc;
 use common::model::{Snapshot, snapshot};
 use common::sample::Image;
 use common::undo::Undo;
-use common::*;
 use dax::pmem::Pmem;
 use fs::{Fs, FsckReport, fsck};
 
@@ -165,7 +164,7 @@ fn a_sound_image_is_counted() {
     assert!(report.is_clean(), "{report}");
     assert_eq!(
         (report.files, report.dirs),
-        (3, 3),
+        (5, 3),
         "{:?}",
         problems(&report)
     );
