@@ -23,9 +23,9 @@ use crate::common::{UUID, backing};
 /// One known image of so many is mounted and walked again.
 pub const TRUST: u64 = 509;
 /// One walked image of so many is checked by fsck.
-const FSCK: u64 = 2;
+const FSCK: u64 = 6;
 /// One walked image of so many is written to.
-const WRITE: u64 = 5;
+const WRITE: u64 = 12;
 /// One state within an operation of so many is crashed again in its recovery.
 const TORN: u64 = 307;
 /// Words of a quarter of a block.

@@ -9,7 +9,7 @@ use super::flight::Flight;
 use super::lab::{Allowed, Each, Lab, now};
 use super::states::Depth;
 use super::tree::Tree;
-use super::worlds::{World, followers};
+use super::worlds::followers;
 use crate::common::UUID;
 
 impl Lab {
@@ -87,9 +87,3 @@ impl Lab {
         self.region.undo_to(mark);
     }
 }
-
-/// A world is shared by all workers.
-const _: fn() = || {
-    const fn shared<T: Send + Sync>() {}
-    shared::<World>();
-};
