@@ -245,7 +245,7 @@ pub(crate) struct Edit {
     lazy: Option<u64>,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(loom, shuttle))))]
 impl Edit {
     pub(crate) const fn lazy(&self) -> Option<u64> {
         self.lazy
