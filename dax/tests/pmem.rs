@@ -161,7 +161,7 @@ proptest! {
     fn a_read_fails_exactly_when_it_touches_bad_bytes(bad in range(), healed in range(), read in range()) {
         let ram = RamPmem::new(LEN as u64).expect("memory");
         ram.poison(bad.0..bad.0 + bad.1).expect("room");
-        ram.heal(&(healed.0..healed.0 + healed.1)).expect("room");
+        ram.unpoison(&(healed.0..healed.0 + healed.1)).expect("room");
         let within = |(start, len): (u64, u64), at: u64| at >= start && at - start < len;
         let first = (read.0..read.0 + read.1).find(|at| within(bad, *at) && !within(healed, *at));
         let result = ram.read(read.0, &mut vec![0; read.1 as usize]);

@@ -256,7 +256,7 @@ pub enum ReadError {
     Media {
         /// The file.
         ino: Ino,
-        /// Where in the file the piece began.
+        /// Where in the file the bad bytes begin.
         at: u64,
         /// What the region said.
         source: MediaError,

@@ -72,10 +72,13 @@ impl<P: Pmem> Vnode<P> {
         let buf = &mut buf[..n as usize];
         match extent.filter(|extent| !extent.unwritten) {
             Some(extent) => {
-                let media = &self.shared.media;
-                let read = media.read(extent.phys * BLOCK_SIZE + within, buf);
-                let ino = self.ino();
-                read.map_err(|source| ReadError::Media { ino, at, source })?;
+                let from = extent.phys * BLOCK_SIZE + within;
+                let read = self.shared.media.read(from, buf);
+                read.map_err(|source| ReadError::Media {
+                    ino: self.ino(),
+                    at: at + source.offset.saturating_sub(from),
+                    source,
+                })?;
             }
             None => buf.fill(0),
         }
@@ -215,6 +218,7 @@ impl<P: Pmem> Vnode<P> {
         media.zero_data(run, 0, within);
         media.write_data(run, within, &data[..n as usize]);
         media.zero_data(run, within + n, len * BLOCK_SIZE - within - n);
+        media.filled(run);
         let new = Extent {
             len,
             unwritten: false,

@@ -25,7 +25,7 @@ use crate::gate::Gate;
 use crate::inode::{Inode, Vnode};
 use crate::inodes::InodeMap;
 use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFault};
-use crate::media_inode::Ground;
+use crate::media_inode::{Corrupt, Ground};
 use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
 use crate::space::{Allocator, Free, Quarantine, SpaceStats};
@@ -56,8 +56,10 @@ pub struct MountReport {
     pub inodes: u32,
     /// What was wrong with the other superblock, if it was not whole.
     pub superblock: Option<SuperblockFault>,
-    /// The region cannot be written.
+    /// Nothing can be changed: the region cannot be written, or there is an inode that cannot be read.
     pub read_only: bool,
+    /// The first inode or leaf that the medium could not give. Its blocks are unknown, so that nothing may be allocated.
+    pub unreadable: Option<Corrupt>,
 }
 
 /// Space and inodes, as `df` shows them.
@@ -82,10 +84,33 @@ pub struct StatFs {
 /// The extents of all live inodes: run and owner.
 type Claims = Vec<(Run, Ino)>;
 
+/// How often a block may be claimed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    Once,
+    Twice,
+}
+
+/// What one pass over the inode table found.
+struct Scan {
+    inodes: InodeMap,
+    claims: Claims,
+    unreadable: Option<Corrupt>,
+}
+
 impl<P: Pmem> Fs<P> {
     /// Mounts the file system on `p`: chooses a superblock, replays the ring, and derives from the inode table what is free. The same
     /// whether or not the last user crashed. Takes time by inodes, not by blocks.
     pub fn mount(p: P, backing: Backing) -> Result<Arc<Self>, MountError> {
+        Self::mount_with(p, backing, Claimed::Once)
+    }
+
+    /// As [`Fs::mount`]; for repairs, also when blocks are claimed twice.
+    pub(crate) fn mount_with(
+        p: P,
+        backing: Backing,
+        claimed: Claimed,
+    ) -> Result<Arc<Self>, MountError> {
         check_headroom()?;
         let media = Media::new(p);
         let chosen =
@@ -105,14 +130,19 @@ impl<P: Pmem> Fs<P> {
             geometry: &geometry,
             uuid: &uuid,
         };
-        let (inodes, claims) = scan(ground)?;
-        let space = free_space(&geometry, &backing.pgmap, claims)?;
+        let Scan {
+            inodes,
+            claims,
+            unreadable,
+        } = scan(ground)?;
+        let space = free_space(&geometry, &backing.pgmap, claims, claimed)?;
         let report = MountReport {
             replayed,
             torn,
             inodes: inodes.in_use(),
             superblock: chosen.other,
-            read_only: !media.pmem().writable(),
+            read_only: !media.pmem().writable() || unreadable.is_some(),
+            unreadable,
         };
         let state = State {
             ring,
@@ -418,23 +448,45 @@ fn uptime_ns() -> u64 {
 }
 
 /// Reads every initialised inode once: which are in use, and what storage they claim. An inode without a link is free.
-fn scan<P: Pmem>(ground: Ground<'_, P>) -> Result<(InodeMap, Claims), MountError> {
+fn scan<P: Pmem>(ground: Ground<'_, P>) -> Result<Scan, MountError> {
     let initialised = ground.initialised()?;
     let mut inodes = InodeMap::new(initialised)?;
     let mut claims = Claims::new();
+    let mut unreadable = None;
     for ino in 1..initialised {
-        if ground.in_use(ino)? {
-            inodes.set(ino);
-            claim(ground, ino, &mut claims)?;
+        match claim_used(ground, ino, &mut claims) {
+            Ok(true) => inodes.set(ino),
+            Ok(false) => {}
+            Err(MountError::Corrupt(lost)) if lost.is_media() => {
+                inodes.set(ino);
+                unreadable.get_or_insert(lost);
+            }
+            Err(error) => return Err(error),
         }
     }
     let root = inodes.is_set(ROOT) && ground.inode(ROOT)?.core.kind() == Some(Kind::Dir);
     let offset = ground.geometry.inode_off(ROOT);
-    if root {
-        Ok((inodes, claims))
-    } else {
-        Err(MountError::NoRoot { offset })
+    if !root {
+        return Err(MountError::NoRoot { offset });
     }
+    Ok(Scan {
+        inodes,
+        claims,
+        unreadable,
+    })
+}
+
+/// Claims the storage of an inode, if it is in use.
+fn claim_used<P: Pmem>(
+    ground: Ground<'_, P>,
+    ino: Ino,
+    claims: &mut Claims,
+) -> Result<bool, MountError> {
+    let used = ground.in_use(ino)?;
+    if used {
+        claim(ground, ino, claims)?;
+    }
+    Ok(used)
 }
 
 fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Result<(), MountError> {
@@ -454,8 +506,13 @@ fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Resul
     Ok(())
 }
 
-/// What no inode claims; refuses claims that overlap.
-fn free_space(g: &Geometry, pgmap: &Pgmap, mut claims: Claims) -> Result<Allocator, MountError> {
+/// What no inode claims; refuses claims that overlap, unless they may.
+fn free_space(
+    g: &Geometry,
+    pgmap: &Pgmap,
+    mut claims: Claims,
+    claimed: Claimed,
+) -> Result<Allocator, MountError> {
     claims.sort_unstable_by_key(|(run, _)| run.block);
     let mut space = Allocator::new(pgmap.range().start().get());
     let mut at = g.data_block();
@@ -464,11 +521,11 @@ fn free_space(g: &Geometry, pgmap: &Pgmap, mut claims: Claims) -> Result<Allocat
         if index % 64 == 0 {
             check_headroom()?;
         }
-        if run.block < at {
+        if run.block < at && claimed == Claimed::Once {
             return Err(overlap(run.block, last, ino));
         }
         give(&mut space, at, run.block)?;
-        (at, last) = (run.end(), ino);
+        (at, last) = (run.end().max(at), ino);
     }
     give(&mut space, at, g.blocks())?;
     Ok(space)

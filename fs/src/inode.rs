@@ -11,7 +11,7 @@
 //! extents is seen whole.
 
 use alloc::sync::Arc;
-use core::ops::Deref;
+use core::ops::{Deref, Range};
 
 use dax::layout::Held;
 use dax::mapping::{Block as DaxBlock, BlockMap, Mapping};
@@ -315,6 +315,12 @@ impl<P: Pmem> BlockMap for Vnode<P> {
 
     fn size(&self) -> u64 {
         self.attr.lock().image.core.size
+    }
+
+    fn is_sound(&self, pages: Range<u64>) -> bool {
+        let pmem = self.shared.media.pmem();
+        // Nearly always: the region knows of no error at all.
+        pmem.check(0, pmem.len()).is_ok() || self.first_lost(pages).is_none()
     }
 }
 

@@ -21,6 +21,7 @@ mod cut;
 pub mod dir;
 pub mod error;
 pub mod extents;
+mod failure;
 mod file;
 mod fs;
 mod fsck;
@@ -47,10 +48,12 @@ mod worker;
 pub use api::CreateSizedError;
 pub use attr::{NewInode, Owner, SetAttr};
 pub use cut::TruncateReport;
+pub use failure::Lost;
 pub use file::{Fill, MAX_SIZE};
 pub use fs::{Fs, MountReport, StatFs};
 pub use fsck::{
-    Finding, FsckReport, Pass, Problem, Progress, Statistics, Structure, fsck, fsck_with,
+    Finding, Fix, FsckReport, Pass, Problem, Progress, RepairError, RepairReport, Statistics,
+    Structure, fsck, fsck_with, repair,
 };
 pub use gate::Gone;
 pub use inode::{Content, Inode, Stat, Vnode};

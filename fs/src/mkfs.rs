@@ -127,7 +127,7 @@ fn write_areas<P: Pmem>(p: &P, g: &Geometry, o: &MkfsOptions) {
     let media = Media::new(p);
     let mut ring = Ring::first(*g, o.uuid);
     let mut tx = ring.begin(RecordKind::Create);
-    let words = root(o);
+    let words = root(&o.uuid, o.now_ns);
     // A record holds 27 words; these are 11.
     let _ = tx.store(MetaAddr::inode(g, ROOT, 0), &words);
     let _ = tx.store(MetaAddr::state(g), &[state_word(&o.uuid, BATCH as u32)]);
@@ -135,26 +135,26 @@ fn write_areas<P: Pmem>(p: &P, g: &Geometry, o: &MkfsOptions) {
     ring.checkpoint(&media);
 }
 
-/// The words of the root directory's attributes.
-fn root(o: &MkfsOptions) -> [u64; CORE_WORDS] {
+/// The words of an empty root directory's attributes.
+pub(crate) fn root(uuid: &[u8; 16], now_ns: u64) -> [u64; CORE_WORDS] {
     let core = Core {
         mode: Kind::Dir.bits() | 0o755,
         entries: 0,
         depth: 0,
         nlink: 2,
-        mtime: o.now_ns,
-        ctime: o.now_ns,
+        mtime: now_ns,
+        ctime: now_ns,
         parent: ROOT,
         size: 0,
         uid: 0,
         gid: 0,
         generation: 1,
         extra: 0,
-        atime: o.now_ns,
+        atime: now_ns,
     };
     let image = InodeImage {
         core,
         body: Default::default(),
     };
-    core.to_words(image.checksum(&o.uuid, ROOT))
+    core.to_words(image.checksum(uuid, ROOT))
 }

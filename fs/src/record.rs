@@ -283,6 +283,9 @@ fn payload(image: &[u64; RECORD_WORDS], g: &Geometry) -> Result<Record, RecordFa
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod exhaustive;
+
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

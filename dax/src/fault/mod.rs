@@ -183,6 +183,7 @@ impl Fault<'_> {
             return Ok(false);
         };
         Ok(fits(block, size.order())
+            && self.blocks.is_sound(page..page + size.pages())
             && self.sink.fits(va, pfn, size)
             && (!unwritten || self.write()))
     }
@@ -272,7 +273,7 @@ impl Fault<'_> {
         }
     }
 
-    /// Maps the storage of the entry, with the largest page that the address space takes.
+    /// Maps the storage of the entry, with the largest page that the address space takes and in which no byte is bad.
     fn map(&self, guard: &EntryGuard<'_>) -> Result<(), FaultError> {
         let pfn = guard.entry().pfn().ok_or(FaultError::Io)?;
         let folio = self.mapping.pgmap().folio(pfn).ok_or(FaultError::Io)?;
@@ -301,6 +302,9 @@ impl Fault<'_> {
         let Some(pfn) = guard.entry().pfn_at(page) else {
             return Ok(false);
         };
+        if !self.blocks.is_sound(page..page + size.pages()) {
+            return Ok(false);
+        }
         let pgmap = self.mapping.pgmap();
         let installed = self
             .sink

@@ -23,6 +23,7 @@
 mod breaking;
 mod clean;
 mod delete;
+mod fail;
 mod revoke;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
@@ -78,6 +79,11 @@ pub trait BlockMap: Send + Sync {
 
     /// The file's size in bytes.
     fn size(&self) -> u64;
+
+    /// Whether the storage of `pages` can be read: no media error is known there. A page that cannot is mapped by nobody.
+    fn is_sound(&self, _pages: Range<u64>) -> bool {
+        true
+    }
 }
 
 /// Where a file is mapped: the address space, the first address, and the pages. While a mapping is cut, two begin at one address.

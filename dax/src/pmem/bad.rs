@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use mm::sync::SpinLock;
 use thiserror::Error;
 
-use super::MediaError;
+use super::{LINE, MediaError};
 
 /// Ranges that one region remembers.
 const CAPACITY: usize = 64;
@@ -59,6 +59,23 @@ impl BadRanges {
         *list = left;
         self.publish(list.len());
         Ok(())
+    }
+
+    /// Forgets the whole lines within `len` bytes at `off`, which were stored anew. A range that would have to be cut in two while the list
+    /// is full stays as it is.
+    pub(super) fn heal(&self, off: u64, len: u64) {
+        let lines = off.next_multiple_of(LINE)..(off + len) / LINE * LINE;
+        if !lines.is_empty() {
+            // Refused: the bytes stay bad, which is true of nobody but safe.
+            let _ = self.clear(&lines);
+        }
+    }
+
+    /// The first bad range that ends after `off`: for listings.
+    pub(super) fn after(&self, off: u64) -> Option<Range<u64>> {
+        let list = self.list.lock();
+        let later = list.iter().filter(|bad| bad.end > off);
+        later.min_by_key(|bad| bad.start).cloned()
     }
 
     /// Fails if a read of `len` bytes at `off` touches a bad byte.

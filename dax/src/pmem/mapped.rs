@@ -107,6 +107,16 @@ impl MappedPmem {
         self.bad.clear(range)
     }
 
+    /// The bad ranges, by offset: for listings. Those that change meanwhile may be left out.
+    pub fn bad_ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let mut at = 0;
+        core::iter::from_fn(move || {
+            let bad = self.bad.after(at)?;
+            at = bad.end;
+            Some(bad)
+        })
+    }
+
     /// Address of `off` for a read of `len` bytes. Panics if it leaves the region.
     fn source(&self, off: u64, len: u64) -> *mut u8 {
         check_range(self.len, off, len);
@@ -164,6 +174,14 @@ impl Pmem for MappedPmem {
         // SAFETY: the source is in the mapping, the target is `buf`, and they cannot overlap.
         unsafe { copy_out(buf.as_mut_ptr(), from, buf.len()) };
         Ok(())
+    }
+
+    fn check(&self, off: u64, len: u64) -> Result<(), MediaError> {
+        self.bad.check(off, len)
+    }
+
+    fn heal(&self, off: u64, len: u64) {
+        self.bad.heal(off, len);
     }
 
     fn load64(&self, off: u64) -> Result<u64, MediaError> {

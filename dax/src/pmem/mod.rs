@@ -14,7 +14,8 @@
 //!   hands a half-flushed line to another CPU must fence first.
 //! - Where the caches are within the persistence domain ([`Persistence::CpuCache`]) write-back costs nothing and is not done.
 //!
-//! Reads can fail, since media can: [`MediaError`]. Stores cannot, as on the machine; a bad line is found when it is read.
+//! Reads can fail, since media can: [`MediaError`]. Stores cannot, as on the machine; a bad line is found when it is read. A line that
+//! was stored to whole can be read again once the region is told ([`Pmem::heal`]).
 
 mod bad;
 mod mapped;
@@ -103,6 +104,14 @@ pub trait Pmem: Send + Sync {
     /// Copies `buf.len()` bytes at `off` into `buf`. On error the contents of `buf` are unspecified.
     fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError>;
 
+    /// Fails if a byte of the range cannot be read; reads nothing. A region that knows of no bad bytes passes.
+    fn check(&self, _off: u64, _len: u64) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    /// Tells the region that the `len` bytes at `off` were stored anew: bad lines that lie wholly within can be read again.
+    fn heal(&self, _off: u64, _len: u64) {}
+
     /// Loads the 8 bytes at `off` (a multiple of 8), little-endian, at once.
     fn load64(&self, off: u64) -> Result<u64, MediaError>;
 
@@ -137,6 +146,12 @@ macro_rules! forward {
             }
             fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
                 (**self).read(off, buf)
+            }
+            fn check(&self, off: u64, len: u64) -> Result<(), MediaError> {
+                (**self).check(off, len)
+            }
+            fn heal(&self, off: u64, len: u64) {
+                (**self).heal(off, len);
             }
             fn load64(&self, off: u64) -> Result<u64, MediaError> {
                 (**self).load64(off)

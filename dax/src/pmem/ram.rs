@@ -40,7 +40,7 @@ impl RamPmem {
     }
 
     /// Makes `range` readable again.
-    pub fn heal(&self, range: &Range<u64>) -> Result<(), BadRangesFull> {
+    pub fn unpoison(&self, range: &Range<u64>) -> Result<(), BadRangesFull> {
         self.bad.clear(range)
     }
 
@@ -100,6 +100,14 @@ impl Pmem for RamPmem {
             buf[piece].copy_from_slice(&bytes[at..at + count]);
         }
         Ok(())
+    }
+
+    fn check(&self, off: u64, len: u64) -> Result<(), MediaError> {
+        self.bad.check(off, len)
+    }
+
+    fn heal(&self, off: u64, len: u64) {
+        self.bad.heal(off, len);
     }
 
     fn load64(&self, off: u64) -> Result<u64, MediaError> {

@@ -97,6 +97,7 @@ impl Fresh {
         media.zero_data(self.0, 0, at);
         media.write_data(self.0, at, data);
         media.zero_data(self.0, end, self.0.len * BLOCK_SIZE - end);
+        media.filled(self.0);
     }
 }
 

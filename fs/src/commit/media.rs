@@ -79,19 +79,34 @@ impl<P: Pmem> Media<P> {
         Ok(words)
     }
 
-    /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence.
+    /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence. Lines written whole can be read again.
     pub(crate) fn write_data(&self, run: Run, at: u64, data: &[u8]) {
         assert!(
             at + data.len() as u64 <= run.len * BLOCK_SIZE,
             "write leaves its run"
         );
-        self.pmem.copy_nt(run.block * BLOCK_SIZE + at, data);
+        let off = run.block * BLOCK_SIZE + at;
+        self.pmem.copy_nt(off, data);
+        self.pmem.heal(off, data.len() as u64);
     }
 
     /// Zeroes `len` bytes at byte `at` of a run of data blocks; durable after the next fence.
     pub(crate) fn zero_data(&self, run: Run, at: u64, len: u64) {
         assert!(at + len <= run.len * BLOCK_SIZE, "zeroing leaves its run");
-        self.pmem.zero_nt(run.block * BLOCK_SIZE + at, len);
+        let off = run.block * BLOCK_SIZE + at;
+        self.pmem.zero_nt(off, len);
+        self.pmem.heal(off, len);
+    }
+
+    /// All of a run was stored to, in pieces that may meet within a line.
+    pub(crate) fn filled(&self, run: Run) {
+        self.pmem.heal(run.block * BLOCK_SIZE, run.len * BLOCK_SIZE);
+    }
+
+    /// Zeroes a slot of the ring that holds nothing whole; durable after the next fence.
+    pub(super) fn empty(&self, off: u64, len: u64) {
+        self.pmem.zero_nt(off, len);
+        self.pmem.heal(off, len);
     }
 
     /// Makes what this CPU wrote to data durable.
@@ -104,6 +119,7 @@ impl<P: Pmem> Media<P> {
         for (index, word) in words.iter().enumerate() {
             self.pmem.store64(off + 8 * index as u64, *word);
         }
+        self.pmem.heal(off, 8 * words.len() as u64);
     }
 
     /// Starts the write-back of `words` words.

@@ -62,5 +62,5 @@ pub use crate::record::{
 pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
 pub use recover::{RecoverError, Recovered, recover};
-pub(crate) use recover::{Scan, scan};
+pub(crate) use recover::{Scan, salvage, scan};
 pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};

@@ -89,11 +89,21 @@ pub(crate) struct Scan {
     pub highest: u64,
 }
 
-/// Reads every slot.
+/// Reads every slot; the first that cannot be trusted is an error.
 pub(crate) fn scan<P: Pmem>(
     media: &Media<P>,
     g: &Geometry,
     uuid: &[u8; 16],
+) -> Result<Scan, RecoverError> {
+    scan_with(media, g, uuid, |_, error| Err(error))
+}
+
+/// Reads every slot; `wrong` decides about one that cannot be trusted, by its number.
+fn scan_with<P: Pmem>(
+    media: &Media<P>,
+    g: &Geometry,
+    uuid: &[u8; 16],
+    mut wrong: impl FnMut(u64, RecoverError) -> Result<(), RecoverError>,
 ) -> Result<Scan, RecoverError> {
     let mut scan = Scan {
         whole: Vec::new(),
@@ -105,35 +115,46 @@ pub(crate) fn scan<P: Pmem>(
         .try_reserve_exact(slots)
         .map_err(|_| OutOfMemory)?;
     for slot in 0..u64::from(g.ring_slots()) {
-        let offset = g.slot_off(slot);
-        let image: [u64; RECORD_WORDS] =
-            media.words(offset).map_err(|source| RecoverError::Media {
-                slot,
-                offset,
-                source,
-            })?;
-        match decode(&image, slot, g, uuid) {
-            Ok(Slot::Empty) => {}
-            Ok(Slot::Torn) => {
-                scan.torn.try_reserve(1).map_err(|_| OutOfMemory)?;
-                scan.torn.push(slot);
-            }
-            Ok(Slot::Whole(found)) => scan.whole.push(found),
-            Err(fault) => {
-                return Err(RecoverError::Record {
-                    slot,
-                    offset,
-                    fault,
-                });
-            }
+        if let Err(error) = scan.slot(media, g, uuid, slot) {
+            wrong(slot, error)?;
         }
-        scan.highest = scan.highest.max(highest_tag(&image));
     }
     scan.whole.sort_unstable_by_key(|found| found.seq);
     Ok(scan)
 }
 
 impl Scan {
+    fn slot<P: Pmem>(
+        &mut self,
+        media: &Media<P>,
+        g: &Geometry,
+        uuid: &[u8; 16],
+        slot: u64,
+    ) -> Result<(), RecoverError> {
+        let offset = g.slot_off(slot);
+        let read = media.words::<RECORD_WORDS>(offset);
+        let image = read.map_err(|source| RecoverError::Media {
+            slot,
+            offset,
+            source,
+        })?;
+        let fault = |fault| RecoverError::Record {
+            slot,
+            offset,
+            fault,
+        };
+        match decode(&image, slot, g, uuid).map_err(fault)? {
+            Slot::Empty => {}
+            Slot::Torn => {
+                self.torn.try_reserve(1).map_err(|_| OutOfMemory)?;
+                self.torn.push(slot);
+            }
+            Slot::Whole(found) => self.whole.push(found),
+        }
+        self.highest = self.highest.max(highest_tag(&image));
+        Ok(())
+    }
+
     /// How many slots hold a record that is not whole.
     pub fn torn(&self) -> u32 {
         self.torn.len() as u32
@@ -196,6 +217,48 @@ pub fn recover<P: Pmem>(
         ring,
         replayed: records as u32,
         torn: scan.torn(),
+    })
+}
+
+/// As [`recover`], for a ring that cannot be recovered from, or holds damaged records: replays what is whole after the floor, passing
+/// over what is missing, and empties the slots that hold nothing whole. For repairs, on a region that can be written.
+///
+/// A slot is emptied after the ring's new record is durable, which makes all before it void. What was torn in the slot is gone then, so that
+/// its tags cannot meet a later record (rule R8).
+pub(crate) fn salvage<P: Pmem>(
+    media: &Media<P>,
+    g: &Geometry,
+    uuid: &[u8; 16],
+) -> Result<Recovered, RecoverError> {
+    let mut bad = Vec::new();
+    let scan = scan_with(media, g, uuid, |slot, error| {
+        if let RecoverError::OutOfMemory(_) = error {
+            return Err(error);
+        }
+        bad.try_reserve(1).map_err(|_| OutOfMemory)?;
+        bad.push(slot);
+        Ok(())
+    })?;
+    let newest = scan.whole.last();
+    let floor = newest.map_or(0, |found| found.floor);
+    let from = scan.whole.partition_point(|found| found.seq <= floor);
+    let (pending, torn) = (&scan.whole[from..], scan.torn());
+    replay(media, pending);
+    let replayed = pending.len() as u32;
+    // The numbers in slots that cannot be trusted are unknown: one turn of the ring is left out (rule R8).
+    let unknown = if bad.is_empty() { 0 } else { g.ring_slots() };
+    let next = scan.next(g) + u64::from(unknown);
+    let mut ring = Ring::resume(*g, *uuid, next);
+    let _ = ring.begin(RecordKind::Floor).commit(media);
+    let kept = |slot: &u64| g.slot_off(*slot) == g.slot_off(next);
+    for slot in bad.into_iter().chain(scan.torn).filter(|slot| !kept(slot)) {
+        media.empty(g.slot_off(slot), 8 * RECORD_WORDS as u64);
+    }
+    media.fence();
+    Ok(Recovered {
+        ring,
+        replayed,
+        torn,
     })
 }
 

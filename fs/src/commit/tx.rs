@@ -222,6 +222,7 @@ impl Ring {
     ) -> Result<(), RecordFull> {
         let (start, end) = (self.geometry.inode_off(from), self.geometry.inode_off(to));
         media.pmem().zero_nt(start, end - start);
+        media.pmem().heal(start, end - start);
         media.fence();
         let at = MetaAddr::state(&self.geometry);
         let mut tx = self.begin(RecordKind::Table);

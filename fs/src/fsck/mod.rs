@@ -1,4 +1,4 @@
-//! Checking an unmounted file system, read-only.
+//! Checking an unmounted file system, read-only; and repairing it, in [`repair`](mod@repair).
 //!
 //! | pass | looks at |
 //! |---|---|
@@ -20,6 +20,7 @@ mod claims;
 mod ends;
 mod inodes;
 mod overlay;
+mod repair;
 mod report;
 mod tree;
 
@@ -35,6 +36,7 @@ use crate::superblock;
 
 use claims::Claim;
 use overlay::Overlay;
+pub use repair::{Fix, RepairError, RepairReport, repair};
 pub use report::{Finding, FsckReport, Pass, Problem, Statistics, Structure};
 
 /// How far a check is: `done` of `of` inodes of a pass.
@@ -72,6 +74,17 @@ struct Check<'a, P> {
     claims: Vec<Claim>,
     /// Parent and child directory.
     edges: Vec<(Ino, Ino)>,
+    /// Entries that name a directory which names another parent.
+    strays: Vec<Stray>,
+}
+
+/// An entry that names a directory.
+#[derive(Clone, Copy)]
+struct Stray {
+    dir: Ino,
+    slot: u32,
+    offset: u64,
+    ino: Ino,
 }
 
 /// Checks the file system on `p` without changing it. Never panics, whatever the bytes.
@@ -139,6 +152,7 @@ fn check<P: Pmem>(ground: Ground<'_, P>, report: &mut FsckReport, tell: &mut dyn
         inodes,
         claims: Vec::new(),
         edges: Vec::new(),
+        strays: Vec::new(),
     };
     check.each(Pass::Inodes, Check::inode);
     check.sweep();

@@ -104,6 +104,9 @@ impl<P: Pmem> Pmem for Overlay<'_, P> {
         }
         Ok(())
     }
+    fn check(&self, off: u64, len: u64) -> Result<(), MediaError> {
+        self.region.check(off, len)
+    }
     fn load64(&self, off: u64) -> Result<u64, MediaError> {
         match self.words.binary_search_by_key(&off, |(at, _)| *at) {
             Ok(found) => Ok(self.words[found].1),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
-use super::{Check, Pass, Problem};
+use super::{Check, Pass, Problem, Stray};
 use crate::dir::{Dir, Name};
 use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Dentry, Ino, Kind, ROOT, slots_for};
 use crate::media_inode::{Corrupt, DentryFault};
@@ -99,21 +99,43 @@ impl<P: Pmem> Check<'_, P> {
             offset,
             fault,
         };
-        let place = self.offset(ino);
-        let Some(info) = self.info(ino) else {
+        let Some(info) = self.info(ino).copied() else {
             return self
                 .report
                 .add(Pass::Tree, wrong(DentryFault::Dangling(ino)));
         };
-        info.names += 1;
-        let info = *info;
         if info.kind != dentry.kind {
             self.report.add(Pass::Tree, wrong(DentryFault::Kind(ino)));
         }
-        if info.kind != Kind::Dir {
-            return;
+        let stray = Stray {
+            dir,
+            slot,
+            offset,
+            ino,
+        };
+        match info.kind {
+            Kind::Dir if info.parent == dir && ino != ROOT => self.child(&stray),
+            Kind::Dir if self.strays.try_reserve(1).is_ok() => self.strays.push(stray),
+            Kind::Dir => self.report.add(Pass::Tree, OutOfMemory),
+            _ => self.count(ino),
         }
-        if info.names > 1 || ino == ROOT {
+    }
+
+    fn count(&mut self, ino: Ino) {
+        if let Some(info) = self.info(ino) {
+            info.names = info.names.saturating_add(1);
+        }
+    }
+
+    /// A directory stands where an entry says, unless it stands somewhere already.
+    fn child(&mut self, entry: &Stray) {
+        let Stray {
+            dir,
+            slot,
+            offset,
+            ino,
+        } = *entry;
+        if ino == ROOT || self.info(ino).is_none_or(|info| info.names > 0) {
             let problem = Problem::SecondName {
                 dir,
                 slot,
@@ -122,16 +144,27 @@ impl<P: Pmem> Check<'_, P> {
             };
             return self.report.add(Pass::Tree, problem);
         }
-        if info.parent != dir {
-            let problem = Problem::Parent {
-                ino,
-                offset: place,
-                found: info.parent,
-                expected: dir,
-            };
-            self.report.add(Pass::Tree, problem);
-        }
+        self.count(ino);
         self.edge(dir, ino);
+    }
+
+    /// Directories that do not name the directory which holds them: the entry counts if there is no better one.
+    fn strays(&mut self) {
+        for entry in core::mem::take(&mut self.strays) {
+            let Some(info) = self.info(entry.ino).copied() else {
+                continue;
+            };
+            if info.names == 0 && entry.ino != ROOT {
+                let problem = Problem::Parent {
+                    ino: entry.ino,
+                    offset: self.offset(entry.ino),
+                    found: info.parent,
+                    expected: entry.dir,
+                };
+                self.report.add(Pass::Tree, problem);
+            }
+            self.child(&entry);
+        }
     }
 
     fn edge(&mut self, dir: Ino, child: Ino) {
@@ -146,6 +179,7 @@ impl<P: Pmem> Check<'_, P> {
 
     /// Walks down from the root; what is not reached is wrong, and so is what stands in a ring.
     pub(super) fn tree(&mut self) {
+        self.strays();
         let offset = self.offset(ROOT);
         match self.info(ROOT).copied() {
             Some(root) if root.kind == Kind::Dir => {

@@ -75,6 +75,11 @@ const USES: &[&str] = &[
     "locks",
     "uptime",
     "mem",
+    "badblocks",
+    "create /badN 4K",
+    "poison /badN 0",
+    "fill /badN 0 4K 1",
+    "rm /badN",
     "rm /fN",
     // On a device whose pages were used, and then on one whose were not.
     "tour",

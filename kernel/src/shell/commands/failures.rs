@@ -10,6 +10,7 @@ use alloc::string::String;
 use alloc::vec;
 use core::fmt;
 use dax::layout::{BreakError, Held};
+use dax::pmem::BadRangesFull;
 use fs::error::{
     ChangeError, CreateError, LookupError, MountError, ReadError, ReadlinkError, RemoveError,
     RenameError, SetAttrError, TruncateError, UnmountError, WriteError,
@@ -56,6 +57,7 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
             "release the page, then remove the device again; meanwhile nobody gets anything new of it"
         }
         "needs_lease" => "pin it without --longterm, or add --revoke; `help pin` tells more",
+        "media" | "io" => "`badblocks` shows what is bad; writing the bytes whole mends them",
         "unaligned" => "disks transfer sectors of 512 bytes",
         _ => return None,
     };
@@ -145,6 +147,7 @@ failure! {
         WriteError::FileTooBig => "too_big",
         WriteError::Change(e) => e.kind(),
     };
+    BadRangesFull => |_| "bad_ranges_full";
     MkfsError => |e| match e {
         MkfsError::Exists => "file_system_exists",
         MkfsError::ReadOnly => "read_only",

@@ -4,6 +4,7 @@ mod attributes;
 mod bench;
 mod cut;
 mod dma;
+mod errors;
 mod failures;
 mod files;
 mod hardware;
@@ -61,6 +62,8 @@ const COMMANDS: &[Command<Machine>] = &[
     volume::UMOUNT,
     volume::DF,
     volume::FSCK,
+    errors::POISON,
+    errors::BADBLOCKS,
     names::LS,
     files::CAT,
     attributes::STAT,
