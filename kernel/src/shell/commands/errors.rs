@@ -40,7 +40,7 @@ fn poison(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     marked.on(|| format!("poison {path}"))?;
     let lost = fs.lost(at..at + LINE);
     let fields = vec![
-        ("path", path.as_str().into()),
+        ("path", path.clone().into()),
         ("offset", Value::Hex(at)),
         ("unmapped", lost.unmapped.into()),
         ("pinned", lost.pinned.into()),
