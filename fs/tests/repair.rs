@@ -1,14 +1,23 @@
-//! Repairs: every kind of damage, what is lost and told, and a second repair that finds nothing to do.
+//! Repairs: every kind of damage, what is lost and told, a second repair that finds nothing to do, and power cuts in between.
 
 mod common;
+#[path = "explorer/flight.rs"]
+#[allow(dead_code)]
+mod flight;
+#[path = "explorer/region.rs"]
+#[allow(dead_code)]
+mod region;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use common::sample::{Image, LEN, word};
 use common::*;
 use dax::pmem::{Pmem, RamPmem};
+use flight::Flight;
 use fs::layout::{Core, Dentry, InodeImage, name_hash};
 use fs::{Fs, Ino, Kind, RepairReport, fsck, repair};
+use region::{Region, What};
 
 type Ram = Arc<RamPmem>;
 
@@ -331,4 +340,80 @@ fn without_superblocks_or_the_right_to_write_nothing_is_done() {
     let report = repair(&bench.ram, &bench.backing, &mut |_| ());
     assert_eq!((report.repaired, report.after.problems.len()), (0, 2));
     assert_eq!(report.exit_code(), 4);
+}
+
+/// Of the lines in flight none, each alone, all but each, or all: the masks.
+fn masks(n: usize) -> Vec<u64> {
+    let all = (1u64 << n) - 1;
+    let mut masks: Vec<u64> = (0..n).flat_map(|i| [1 << i, all ^ 1 << i]).collect();
+    masks.extend([0, all]);
+    masks
+}
+
+/// What a power cut before any fence of a repair leaves is repaired by the next one.
+fn cut_off_everywhere(bench: &Bench) -> u64 {
+    let words: Vec<u64> = (0..LEN).step_by(8).map(|at| word(&bench.ram, at)).collect();
+    let ring = bench.geometry.ring_off() as usize / 8..bench.geometry.inode_off(0) as usize / 8;
+    let (live, media) = (Region::new(&words, ring.clone()), Region::new(&words, ring));
+    live.record();
+    let whole = repair(&&live, &bench.backing, &mut |_| ());
+    assert!(whole.after.is_clean());
+    let mut flight = Flight::default();
+    let (mut seen, mut states) = (HashSet::new(), 0);
+    for event in live.stop() {
+        let fence = matches!(event.what, What::Fence);
+        let units = if fence {
+            flight.units(&media, 10)
+        } else {
+            Vec::new()
+        };
+        for mask in masks(units.len()) {
+            let mark = media.mark();
+            for (_, unit) in units.iter().enumerate().filter(|(i, _)| mask >> i & 1 == 1) {
+                unit.words
+                    .iter()
+                    .for_each(|(at, value)| media.put(*at as usize, *value));
+            }
+            if fence && seen.insert(media.all_hash()) {
+                states += 1;
+                let report = repair(&&media, &bench.backing, &mut |_| ());
+                assert!(
+                    report.after.is_clean(),
+                    "{:#?}\n{}",
+                    report.fixes,
+                    report.after
+                );
+            }
+            media.undo_to(mark);
+        }
+        flight.apply(event, &media);
+    }
+    states
+}
+
+#[test]
+fn a_repair_that_is_cut_off_is_finished_by_the_next() {
+    let mut states = 0;
+    let f = Bench::new().ino("/f");
+    let d = Bench::new().ino("/d");
+    let damages: [&dyn Fn(&Bench); 6] = [
+        &|bench| bench.ram.store64(40, 99),
+        &|bench| bench.inode(f, |inode| inode.core.nlink = 7),
+        &|bench| bench.ram.store64(bench.geometry.inode_off(d) + 8, 99),
+        &|bench| bench.ram.store64(bench.geometry.inode_off(1), 0),
+        &|bench| {
+            bench.inode(f, |inode| {
+                inode.body[0][1] = word(&bench.ram, bench.geometry.inode_off(1) + 72)
+            })
+        },
+        &|bench| bench.inode(d, |inode| inode.core.size += 8192),
+    ];
+    for damage in damages {
+        let bench = Bench::new();
+        damage(&bench);
+        assert!(!fsck(&bench.ram).is_clean());
+        states += cut_off_everywhere(&bench);
+    }
+    println!("{states} states");
+    assert!(states > 50, "{states}");
 }
