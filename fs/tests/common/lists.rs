@@ -489,7 +489,7 @@ pub fn parse(bytes: &[u8], most: usize) -> (Room, Vec<Step>) {
     let free = first.checked_sub(8).map(|free| u64::from(free % 4));
     let small = free.is_some() || first % 2 == 1;
     let len = if small { 160 << 10 } else { 1 << 20 };
-    let steps = rest.chunks_exact(6).take(most).map(|c| step(c)).collect();
+    let steps = rest.chunks_exact(6).take(most).map(step).collect();
     (Room { len, free }, steps)
 }
 
@@ -505,7 +505,7 @@ fn step(c: &[u8]) -> Step {
         2 => Rmdir(p),
         3 => Unlink(p),
         4 => Link(p, q),
-        5 => Rename(p, q, c[3] % 2 == 0),
+        5 => Rename(p, q, c[3].is_multiple_of(2)),
         6 => Open(c[4] % HANDLES as u8, p),
         7 => Close(h),
         8 => Read(h, off, len),
