@@ -298,7 +298,7 @@ fn faults_writes_and_removals_race_and_all_end() {
 fn what_was_stored_through_a_mapping_is_durable_after_the_removal() {
     use dax::pmem::{MediaError, Pmem};
     use std::sync::atomic::{AtomicU64, Ordering};
-    /// Counts what is flushed.
+    /// Counts the pages that are flushed.
     struct Counting(RamPmem, AtomicU64);
     impl Pmem for Counting {
         fn len(&self) -> u64 {
@@ -327,7 +327,12 @@ fn what_was_stored_through_a_mapping_is_durable_after_the_removal() {
         }
         fn flush(&self, _off: u64, len: u64) {
             // Relaxed: read by the same thread.
-            self.1.fetch_add(u64::from(len == 4096), Ordering::Relaxed);
+            let pages = if len.is_multiple_of(4096) {
+                len / 4096
+            } else {
+                0
+            };
+            self.1.fetch_add(pages, Ordering::Relaxed);
         }
         fn fence(&self) {}
     }
