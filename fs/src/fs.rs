@@ -1,4 +1,4 @@
-//! A mounted file system: mount, the table of inodes in use, orphans, sync, unmount.
+//! A mounted file system: mount, the table of inodes in use, orphans, unmount.
 //!
 //! The inodes in use: [`Table`]. What becomes of an inode without a name: [`Worker`].
 //!
@@ -15,10 +15,8 @@ use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
-use mm::trace::{self, What};
 
 use crate::commit::{Media, Recovered, Run, recover};
-use crate::cut::PAGES_END;
 use crate::dir::Dir;
 use crate::error::{Busy, ChangeError, LookupError, MountError, UnmountError};
 use crate::gate::Gate;
@@ -41,7 +39,7 @@ pub struct Fs<P: Pmem> {
     pub(crate) shared: Arc<Shared<P>>,
     pub(crate) table: Arc<Table<P>>,
     worker: Worker<P>,
-    keep: AtomicUsize,
+    pub(crate) keep: AtomicUsize,
     report: MountReport,
 }
 
@@ -338,56 +336,6 @@ impl<P: Pmem> Fs<P> {
             each(&inode);
             from = inode.ino() + 1;
         }
-    }
-
-    /// Makes all stores through mappings durable and writes lazy times. Ends orphans.
-    pub fn sync(&self) -> Result<(), ChangeError> {
-        let _inside = self.shared.gate.enter()?;
-        self.reap_orphans();
-        let mut from = 0;
-        while let Some(inode) = self.table.user_from(from) {
-            self.fsync(&inode)?;
-            from = inode.ino() + 1;
-        }
-        self.shrink();
-        Ok(())
-    }
-
-    /// Makes all stores to one file durable, through mappings too, and writes its lazy time. What write(2) wrote is durable already.
-    pub fn fsync(&self, inode: &Inode<P>) -> Result<(), ChangeError> {
-        let _inside = self.shared.gate.enter()?;
-        inode.clean(0..PAGES_END);
-        if !self.shared.read_only && inode.stat().nlink > 0 {
-            inode.settle_times(&mut self.lock())?;
-        }
-        Ok(())
-    }
-
-    /// Lets go of inodes that nobody uses, when there are many. Those with pages in their index must be clean.
-    pub(crate) fn shrink(&self) {
-        if self.table.len() > self.keep() {
-            while self.forget_one() {}
-        }
-    }
-
-    fn keep(&self) -> usize {
-        // Relaxed: a bound that may be a moment old.
-        self.keep.load(Ordering::Relaxed)
-    }
-
-    fn forget_one(&self) -> bool {
-        let mut state = self.lock();
-        let unused = self.table.take_unused(self.keep() / 2, Vnode::is_clean);
-        let Some(inode) = unused else {
-            return false;
-        };
-        state.space.withdraw(inode.runs());
-        drop(state);
-        trace::note(trace::Kind::Evict, || {
-            What::default().file(inode.ino().into(), 0)
-        });
-        drop(inode);
-        true
     }
 
     /// Ends orphans, makes everything durable and leaves nothing to replay. Gives the file system back, still mounted, when it is in

@@ -42,6 +42,7 @@ mod slots;
 pub mod space;
 mod superblock;
 mod symlink;
+mod sync;
 mod table;
 mod worker;
 

@@ -65,6 +65,17 @@ pub fn leave(fs: Arc<Mounted>, file: &PmemFile, image: &Path) -> Result<()> {
 /// # Errors
 /// When it holds no file system that can be mounted.
 pub fn mount(file: &PmemFile, image: &Path) -> Result<Arc<Mounted>> {
+    let backing = backing(file, image)?;
+    let fs = Fs::mount(file.pmem, backing).with_context(|| image.display().to_string())?;
+    fs.set_clock(now_ns);
+    Ok(fs)
+}
+
+/// What a mount of the image gets: frames that no other image of this process has.
+///
+/// # Errors
+/// When the image is too small, or memory is missing.
+pub fn backing(file: &PmemFile, image: &Path) -> Result<Backing> {
     let pages = file.pmem.len() / PAGE_SIZE;
     // Relaxed: nothing but the number is shared.
     let base = NEXT.fetch_add(pages.next_multiple_of(GIB), Ordering::Relaxed);
@@ -72,14 +83,11 @@ pub fn mount(file: &PmemFile, image: &Path) -> Result<Arc<Mounted>> {
         .and_then(|start| PfnRange::new(start, pages))
         .with_context(|| format!("{}: less than a page", image.display()))?;
     let zero_page = Pfn::new(ZERO_PAGE).context("a frame")?;
-    let backing = Backing {
+    Ok(Backing {
         pgmap: Pgmap::new("image", range, None)?,
         nodes: NodePool::new(NODES)?,
         zero_page,
-    };
-    let fs = Fs::mount(file.pmem, backing).with_context(|| image.display().to_string())?;
-    fs.set_clock(now_ns);
-    Ok(fs)
+    })
 }
 
 /// Nanoseconds since 1970; 0 if the clock says an earlier time.

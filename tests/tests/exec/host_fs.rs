@@ -22,6 +22,7 @@ pub const CASES: &[(&str, Check)] = &[
         refused,
     ),
     ("host_fs::a_check_tells_what_is_damaged", damaged),
+    ("host_fs::what_is_damaged_is_repaired_when_asked", repaired),
     ("host_fs::mkfs_divides_the_image_as_it_is_told", divided),
     ("host_fs::each_structure_of_the_media_is_shown", dumped),
     (
@@ -146,6 +147,34 @@ fn damaged() -> Result<(), Failed> {
 }
 
 /// The JSON objects that a command prints.
+/// The second superblock is written again, and the file is still there.
+fn repaired() -> Result<(), Failed> {
+    let (directory, image) = image("8M")?;
+    let input = name(directory.path(), "in");
+    std::fs::write(&input, bytes(5000))?;
+    well(&["put", &image, &input, "/f"])?;
+    let mut content = std::fs::read(&image)?;
+    content[4096 + 40] ^= 1;
+    std::fs::write(&image, &content)?;
+    let only_looked = holdfast(&["fs", "fsck", &image])?;
+    check("told", only_looked.code == Some(1))?;
+    check("nothing was changed", std::fs::read(&image)? == content)?;
+    let mended = well(&["fsck", &image, "--repair"])?;
+    check("the repair is told", mended.stdout.contains("repaired: "))?;
+    let again = well(&["fsck", &image, "--repair", "--json"])?;
+    let object: Value = serde_json::from_str(&again.stdout)?;
+    check(
+        "a second one finds nothing",
+        object["repaired"] == 0 && object["clean"] == true,
+    )?;
+    let output = name(directory.path(), "out");
+    well(&["get", &image, "/f", &output])?;
+    check(
+        "the content is the same",
+        std::fs::read(output)? == bytes(5000),
+    )
+}
+
 fn objects(words: &[&str]) -> Result<Vec<Value>, Failed> {
     let ran = well(&[words, &["--json"]].concat())?;
     let parsed: Result<_, _> = ran.stdout.lines().map(serde_json::from_str).collect();
