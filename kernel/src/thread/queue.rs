@@ -7,7 +7,7 @@
 //! The idle mask and the queues make one promise together: *a CPU that sleeps has an empty queue, or an interrupt on its way.* The
 //! owner sets its bit under the lock of its queue, having found it empty; whoever adds to the queue of another CPU interrupts it afterwards.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use arrayvec::ArrayVec;
 use spin::mutex::{Mutex, MutexGuard};
@@ -103,6 +103,8 @@ fn may_move(slot: usize) -> bool {
 
 /// A thread from the queue of another CPU, for the CPU `me`, which has nothing to do.
 pub(super) fn steal(me: usize) -> Option<usize> {
+    // SeqCst: pairs with the fence in `sched::offer`. The idle bit was set before.
+    fence(Ordering::SeqCst);
     let count = cpu::online();
     let slot = (1..count).find_map(|i| QUEUES[(me + i) % count].give())?;
     cpu::stats::of(me).steal();

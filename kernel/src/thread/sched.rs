@@ -41,7 +41,7 @@ use alloc::sync::Arc;
 use core::arch::naked_asm;
 use core::mem::ManuallyDrop;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use mm::addr::Pfn;
 use mm::addr::PhysAddr;
@@ -412,6 +412,15 @@ fn reschedule(again: Option<usize>) {
     }
 }
 
+/// Wakes an idle CPU for the thread that was just left here: it need not wait while another CPU sleeps.
+fn offer() {
+    // SeqCst: pairs with the fence in `queue::steal`: a CPU that goes idle finds that the thread may move, or is seen idle here.
+    fence(Ordering::SeqCst);
+    if let Some(idle) = queue::claim_one(me()) {
+        cpu::poke(idle);
+    }
+}
+
 /// Switches from `prev`, the running thread, to `next`, which this CPU has taken from a queue (or which is its idle thread).
 fn switch_to(me: usize, prev: usize, next: usize, now_ns: u64) {
     let (p, n, local) = (&THREADS[prev], &THREADS[next], &LOCALS[me]);
@@ -459,11 +468,8 @@ fn arrived() {
     if ended {
         prev.retire();
     }
-    // A preempted thread need not wait here while another CPU sleeps.
-    if local.left_ready.load(Ordering::Relaxed)
-        && let Some(idle) = queue::claim_one(me())
-    {
-        cpu::poke(idle);
+    if local.left_ready.load(Ordering::Relaxed) {
+        offer();
     }
 }
 

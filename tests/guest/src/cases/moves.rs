@@ -177,9 +177,12 @@ case! {
         let gives_way = thread::spawn("gives way", move || {
             spin_until("the spinner runs", || busy.load(Ordering::Acquire) && here() == 0);
             let seen = again.clone();
-            let rude = thread::spawn_on(0, "rude", move || irq_off(|| {
-                spin_until("the thread goes on", || seen.load(Ordering::Acquire));
-            }));
+            let stopped = stop.clone();
+            let rude = thread::spawn_on(0, "rude", move || {
+                // A tick may come between: then it is the other's turn again.
+                spin_until("CPU 1 is let go", || stopped.load(Ordering::Acquire));
+                irq_off(|| spin_until("the thread goes on", || seen.load(Ordering::Acquire)));
+            });
             stop.store(true, Ordering::Release);
             time::spin_us(3_000); // CPU 1 has nothing to do now
             thread::yield_now();
