@@ -18,8 +18,10 @@ use mm::sync::now_us;
 
 /// The longest round, in seconds.
 const ROUND_S: u64 = 5;
-/// A run in which something has not happened yet goes on to so many times its length.
+/// A run in which something has not happened yet goes on to so many times its length,
 const MORE: u64 = 4;
+/// and at least to so many seconds: a short run on a slow machine must not fail by chance.
+const LEAST_S: u64 = 120;
 
 /// How it is to run.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +69,8 @@ pub fn run(machine: &Arc<Machine>, options: Options, out: &Out) -> Result<(), St
     report::print(&run, &end, out)
 }
 
-/// Rounds of equal length, at least two: one of each kind. More, up to [`MORE`] times as many, as long as something has not happened yet.
+/// Rounds of equal length, at least two: one of each kind. More, up to [`MORE`] times as many or [`LEAST_S`] seconds, as long as something has
+/// not happened yet.
 fn all(
     run: &Arc<Run>,
     options: Options,
@@ -75,13 +78,14 @@ fn all(
 ) -> Result<u64, StressError> {
     let planned = options.seconds.div_ceil(ROUND_S).max(2);
     let us = options.seconds * 1_000_000 / planned;
-    for number in 0..planned * MORE {
+    let most = (planned * MORE).max(LEAST_S * 1_000_000 / us.max(1_000_000));
+    for number in 0..most {
         if run.court.has_stopped() || number >= planned && nothing_missing() {
             return Ok(number);
         }
         rounds::run(run, number, us, options.force || number > 0)?;
     }
-    Ok(planned * MORE)
+    Ok(most)
 }
 
 fn device(machine: &Machine) -> Result<&'static Device, StressError> {

@@ -6,8 +6,7 @@ use crate::selftest::stress::trouble::Trouble;
 use core::sync::atomic::Ordering;
 
 pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
-    let slots = worker.round.slots.len() as u64;
-    let slot = worker.dice.below(slots) as usize;
+    let slot = pick(worker);
     worker.begins("replace", 0, slot as u64);
     let old = worker.round.refill(slot)?;
     if let Some(file) = old {
@@ -26,4 +25,21 @@ pub fn step(worker: &mut Worker) -> Result<(), Trouble> {
     }
     mm::sync::sleep_us(1_000 + worker.dice.below(8_000));
     Ok(())
+}
+
+/// Any slot; half of the time one whose file is pinned, if there is one: on few CPUs chance alone seldom meets it.
+fn pick(worker: &mut Worker) -> usize {
+    let slots = &worker.round.slots;
+    let start = worker.dice.below(slots.len() as u64) as usize;
+    if worker.dice.below(2) == 0 {
+        return start;
+    }
+    // Relaxed: a choice, not a decision about the page.
+    let pinned = |slot: &usize| {
+        let file = slots[*slot].lock();
+        file.as_ref()
+            .is_some_and(|f| f.pins.load(Ordering::Relaxed) > 0)
+    };
+    let mut around = (0..slots.len()).map(|i| (start + i) % slots.len());
+    around.find(pinned).unwrap_or(start)
 }
