@@ -1,0 +1,122 @@
+//! Host memory as a region of pmem, and the ways to fill memory that a copy is compared with.
+
+#![expect(
+    unsafe_code,
+    reason = "gives raw memory out as pmem, and stores past the caches"
+)]
+
+use std::arch::asm;
+use std::ptr::NonNull;
+
+use dax::pmem::{FlushOp, MappedPmem, Persistence};
+use memmap2::{MmapMut, MmapOptions};
+
+/// Memory that stays until the process ends.
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    start: *mut u8,
+    len: usize,
+}
+
+/// `len` bytes of memory, each page touched, until the process ends.
+///
+/// # Panics
+/// If the machine does not have them.
+#[must_use]
+pub fn memory(len: usize) -> Bytes {
+    let map: &'static mut MmapMut = Box::leak(Box::new(
+        MmapOptions::new().len(len).map_anon().expect("memory"),
+    ));
+    for page in map.chunks_mut(4096) {
+        page[0] = 1;
+        page[0] = 0;
+    }
+    Bytes {
+        start: map.as_mut_ptr(),
+        len,
+    }
+}
+
+impl Bytes {
+    /// The memory as a region, durable by what this CPU has best.
+    #[must_use]
+    pub fn pmem(self) -> MappedPmem {
+        let domain = Persistence::MemoryController(FlushOp::of_this_cpu());
+        let start = NonNull::new(self.start).expect("mapped");
+        // SAFETY: mapped until the process ends, and reached only through this region or the functions below.
+        unsafe { MappedPmem::new(start, self.len as u64, domain) }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    fn target(self, at: usize, len: usize) -> *mut u8 {
+        assert!(at <= self.len && len <= self.len - at, "outside the memory");
+        // SAFETY: within the mapping, just checked.
+        unsafe { self.start.add(at) }
+    }
+
+    /// Copies with the C library's memcpy: through the caches, durable at no time.
+    pub fn memcpy(self, at: usize, data: &[u8]) {
+        let to = self.target(at, data.len());
+        // SAFETY: the target was checked, and `data` is not in it: nobody has a reference to this memory.
+        unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+    }
+
+    /// Copies with the widest stores past the caches that every x86_64 CPU has (16 bytes), then fences. `at` and the length are
+    /// multiples of 64.
+    pub fn stream(self, at: usize, data: &[u8]) {
+        use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
+        assert!(at.is_multiple_of(64) && data.len().is_multiple_of(64));
+        let to = self.target(at, data.len()).cast::<__m128i>();
+        let from = data.as_ptr().cast::<__m128i>();
+        for i in (0..data.len() / 16).step_by(4) {
+            // SAFETY: aligned and within both ranges, which were checked.
+            unsafe {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|j| _mm_loadu_si128(from.add(i + j)));
+                _mm_stream_si128(to.add(i), a);
+                _mm_stream_si128(to.add(i + 1), b);
+                _mm_stream_si128(to.add(i + 2), c);
+                _mm_stream_si128(to.add(i + 3), d);
+            }
+        }
+        // SAFETY: only orders.
+        unsafe { _mm_sfence() };
+    }
+
+    /// Copies by words with movnti, as a kernel without vector registers must, then fences. `at` and the length are multiples of 64.
+    pub fn movnti(self, at: usize, data: &[u8]) {
+        assert!(at.is_multiple_of(64) && data.len().is_multiple_of(64));
+        let to = self.target(at, data.len());
+        // SAFETY: both ranges are valid for `data.len()` bytes, a multiple of 64; the loop runs over exactly these.
+        unsafe {
+            asm!(
+                "2:",
+                "mov {a}, [{from} + {i}]",
+                "mov {b}, [{from} + {i} + 8]",
+                "movnti [{to} + {i}], {a}",
+                "movnti [{to} + {i} + 8], {b}",
+                "add {i}, 16",
+                "cmp {i}, {len}",
+                "jb 2b",
+                "sfence",
+                a = out(reg) _,
+                b = out(reg) _,
+                from = in(reg) data.as_ptr(),
+                to = in(reg) to,
+                i = inout(reg) 0_usize => _,
+                len = in(reg) data.len(),
+                options(nostack),
+            );
+        }
+    }
+}
