@@ -29,6 +29,8 @@
 //! ```
 
 mod allocator;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod exhaustive;
 mod quarantine;
 mod runs;
 

@@ -9,7 +9,7 @@ use dax::layout::{BreakReport, How};
 use dax::pmem::{Pmem, RamPmem};
 use dax::xarray::NodePool;
 use fs::layout::{Core, DENTRY_SIZE, Dentry, INODE_SIZE, InodeImage};
-use fs::{BLOCK_SIZE, Backing, Fs, Ino, Inode, Kind, MkfsOptions, NewInode, fsck, mkfs};
+use fs::{BLOCK_SIZE, Backing, Fs, Ino, Inode, Kind, MkfsOptions, NewInode, fsck, mkfs, repair};
 use mm::pgmap::{Pgmap, scratch_range};
 
 const LEN: u64 = 256 << 10;
@@ -125,6 +125,7 @@ pub fn look(bytes: &[u8]) {
     if how & 2 != 0 {
         seal_entries(&mut image, &base.dirs);
     }
+    mend(&image, &base.backing);
     let ram = Arc::new(RamPmem::new(LEN).expect("memory"));
     ram.store(0, &image);
     let _ = fsck(&ram).to_string();
@@ -136,6 +137,39 @@ pub fn look(bytes: &[u8]) {
         Err(error) => drop(error.to_string()),
     }
     let _ = fsck(&ram).to_string();
+}
+
+/// A repair ends in a sound file system, unless there is no superblock, or no room for what it wants to make.
+fn mend(image: &[u8], backing: &Backing) {
+    let ram = Arc::new(RamPmem::new(LEN).expect("memory"));
+    ram.store(0, image);
+    let report = repair(&ram, backing, &mut |_| ());
+    let stopped = format!("{:?}", report.stopped);
+    if ["NoSpace", "NoInodes"]
+        .iter()
+        .any(|full| stopped.contains(full))
+    {
+        return;
+    }
+    let superblocks = |f: &fs::Finding| f.pass == fs::Pass::Superblocks;
+    if report
+        .after
+        .problems
+        .iter()
+        .filter(|f| superblocks(f))
+        .count()
+        == 2
+    {
+        return;
+    }
+    assert!(
+        report.after.is_clean(),
+        "{stopped}\n{}\n{:#?}",
+        report.after,
+        report.fixes
+    );
+    let fs = Fs::mount(ram, backing.clone()).expect("what is clean can be mounted");
+    walk(&fs);
 }
 
 fn walk(fs: &Fs<Arc<RamPmem>>) {

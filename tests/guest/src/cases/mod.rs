@@ -1,6 +1,7 @@
 //! The cases, by what they are about.
 
 mod disk;
+mod errors;
 mod faults;
 mod files;
 mod fixture;
