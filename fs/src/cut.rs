@@ -166,7 +166,8 @@ impl<P: Pmem> Vnode<P> {
         self.zero_within(size, size.next_multiple_of(BLOCK_SIZE));
     }
 
-    /// Zeroes `from..to`, which lies in one block, if that has written storage. Durable with the next fence.
+    /// Zeroes `from..to`, which lies in one block, if that has written storage. Durable with the next fence; through the caches, for nothing
+    /// keeps other CPUs from storing into this page right after, or even now.
     fn zero_within(&self, from: u64, to: u64) {
         if from < to
             && let Spot::Extent(Extent {
@@ -181,7 +182,7 @@ impl<P: Pmem> Vnode<P> {
             };
             self.shared
                 .media
-                .zero_data(run, from % BLOCK_SIZE, to - from);
+                .zero_cached(run, from % BLOCK_SIZE, to - from);
         }
     }
 

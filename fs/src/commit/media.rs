@@ -5,6 +5,9 @@ use dax::pmem::{MediaError, Pmem};
 use super::Run;
 use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Geometry, Ino};
 
+/// What is stored at once where zeroes go through the caches.
+const ZEROES: [u8; 512] = [0; 512];
+
 /// The place of a word of metadata. Only places that a record may target can be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetaAddr(u64);
@@ -95,6 +98,18 @@ impl<P: Pmem> Media<P> {
         assert!(at + len <= run.len * BLOCK_SIZE, "zeroing leaves its run");
         let off = run.block * BLOCK_SIZE + at;
         self.pmem.zero_nt(off, len);
+        self.pmem.heal(off, len);
+    }
+
+    /// Zeroes as [`Media::zero_data`], through the caches: stores of other CPUs that come later stay later, without a fence between.
+    pub(crate) fn zero_cached(&self, run: Run, at: u64, len: u64) {
+        assert!(at + len <= run.len * BLOCK_SIZE, "zeroing leaves its run");
+        let off = run.block * BLOCK_SIZE + at;
+        for piece in (0..len).step_by(ZEROES.len()) {
+            let len = (len - piece).min(ZEROES.len() as u64);
+            self.pmem.store(off + piece, &ZEROES[..len as usize]);
+        }
+        self.pmem.flush(off, len);
         self.pmem.heal(off, len);
     }
 
