@@ -1,11 +1,9 @@
 //! Images that are damaged: a clear refusal or a sound file system, never a panic.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::patched::look;
-use common::*;
+use crate::common::patched::look;
+use crate::common::*;
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::MountError;
 use fs::{Fs, MkfsError, MkfsOptions, fsck, mkfs};

@@ -1,8 +1,6 @@
 //! Each operation once, on a mounted file system, and what the next mount finds.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use dax::layout::{BreakReport, How};
 use fs::error::{
     ChangeError, CreateError, LookupError, RemoveError, RenameError, TruncateError, WriteError,
@@ -152,7 +150,7 @@ fn an_open_file_outlives_its_name_and_then_its_space_returns() {
     let mut image = vec![0; 4 << 20];
     dax::pmem::Pmem::read(&ram, 0, &mut image).expect("read");
     dax::pmem::Pmem::store(&crashed, 0, &image);
-    let after = Fs::mount(crashed, common::backing(4 * MIB))
+    let after = Fs::mount(crashed, crate::common::backing(4 * MIB))
         .expect("mount")
         .statfs();
     assert_eq!(after.space.free, used.space.free + used.quarantined + 3);

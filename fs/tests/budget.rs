@@ -1,14 +1,12 @@
 //! What each operation costs the media: fences exactly; lines written back or stored past the caches, and bytes stored, at most.
 //!
 //! Each row runs on a tree of its own, right after an operation that leaves as many lines as any for the next fence to write back.
-//! `cargo test -p fs --test budget -- --nocapture` prints what was counted.
-
-mod common;
+//! `cargo test -p fs --test suite budget:: -- --nocapture` prints what was counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use common::*;
+use crate::common::*;
 use dax::layout::BreakReport;
 use dax::pmem::{MediaError, Pmem, RamPmem};
 use fs::{Fill, Fs, Kind, NewInode, SetAttr};
@@ -22,6 +20,8 @@ struct Counted {
     fences: AtomicU64,
     lines: AtomicU64,
     bytes: AtomicU64,
+    /// Stored past the caches and not fenced yet: ordered with nothing.
+    past: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,14 @@ struct Cost {
 impl Counted {
     fn new(ram: Arc<RamPmem>) -> Self {
         let zero = || AtomicU64::new(0);
-        let (loads, fences, lines, bytes) = (zero(), zero(), zero(), zero());
+        let (loads, fences, lines, bytes, past) = (zero(), zero(), zero(), zero(), zero());
         Self {
             ram,
             loads,
             fences,
             lines,
             bytes,
+            past,
         }
     }
 
@@ -57,6 +58,11 @@ impl Counted {
     fn of(&self, work: impl FnOnce()) -> Cost {
         let before = self.now();
         work();
+        let past = self.past.load(Relaxed);
+        assert_eq!(
+            past, 0,
+            "another CPU may store there, and be overtaken by these bytes"
+        );
         let after = self.now();
         Cost {
             loads: after.loads - before.loads,
@@ -104,11 +110,13 @@ impl Pmem for Counted {
     fn copy_nt(&self, off: u64, data: &[u8]) {
         self.wrote(data.len() as u64);
         self.lines(off, data.len() as u64);
+        self.past.fetch_add(data.len() as u64, Relaxed);
         self.ram.copy_nt(off, data);
     }
     fn zero_nt(&self, off: u64, len: u64) {
         self.wrote(len);
         self.lines(off, len);
+        self.past.fetch_add(len, Relaxed);
         self.ram.zero_nt(off, len);
     }
     fn flush(&self, off: u64, len: u64) {
@@ -117,6 +125,7 @@ impl Pmem for Counted {
     }
     fn fence(&self) {
         self.fences.fetch_add(1, Relaxed);
+        self.past.store(0, Relaxed);
         self.ram.fence();
     }
 }

@@ -5,6 +5,8 @@
 
 mod common;
 mod explorer;
+mod regressions;
+mod repair;
 
 use std::sync::Arc;
 

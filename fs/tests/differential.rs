@@ -1,14 +1,11 @@
 //! Lists of operations on the file system and on a tree in memory: the same answers, the same content, and the same again after
 //! each mount. On images with room, on full ones, and on one with a single free block.
 //!
-//! `HOLDFAST_OPS=1000000 cargo test -p fs --test differential -- --nocapture` is the long form. A list that fails is shrunk and printed as Rust
+//! `HOLDFAST_OPS=1000000 cargo test -p fs --test suite differential:: -- --nocapture` is the long form. A list that fails is shrunk and printed as Rust
 //! that [`run`] takes.
 
-#[path = "common/lists.rs"]
-mod lists;
-
-use lists::Step::{self, *};
-use lists::{HANDLES, Path, Room, run};
+use crate::lists::Step::{self, *};
+use crate::lists::{HANDLES, Path, Room, run};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

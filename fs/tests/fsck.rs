@@ -1,13 +1,11 @@
 //! The check against damage: every word of every structure that a checksum covers, changed in a dozen ways.
 
-mod common;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::model::{Snapshot, snapshot};
-use common::sample::Image;
-use common::undo::Undo;
+use crate::common::model::{Snapshot, snapshot};
+use crate::common::sample::Image;
+use crate::common::undo::Undo;
 use dax::pmem::Pmem;
 use fs::{Fs, FsckReport, fsck};
 

@@ -1,14 +1,12 @@
 //! Files that are mapped and pinned: a block is never given to someone else while anybody still holds its page.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
 use dax::layout::{BreakError, BreakEvent, BreakReport, How};
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{ChangeError, TruncateError, UnmountError, WriteError};
@@ -200,7 +198,7 @@ fn a_store_into_a_hole_is_durable_storage_before_the_fault_returns() {
     let mut image = vec![0; 2 << 20];
     ram.read(0, &mut image).expect("heap");
     crashed.store(0, &image);
-    let again = Fs::mount(crashed, common::backing(2 * MIB)).expect("mount");
+    let again = Fs::mount(crashed, crate::common::backing(2 * MIB)).expect("mount");
     let found = again.open("/f").expect("open");
     assert!(found.pfn(5).is_some() && found.pfn(4).is_none());
     assert_eq!(content(&again, "/f"), [0; 8 * 4096]);

@@ -1,11 +1,9 @@
 //! Media errors: of the block that is bad and of nothing else; told with structure and offset; mended by writing.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{LookupError, MountError, ReadError};
 use fs::{Fs, Inode, fsck};

@@ -1,11 +1,9 @@
 //! Random operations on the file system and on a tree in memory: the same answers, the same tree, and after each mount again.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::model::{Model, Op, snapshot};
-use common::*;
+use crate::common::model::{Model, Op, snapshot};
+use crate::common::*;
 use dax::pmem::RamPmem;
 use fs::{Fs, Kind, mkfs};
 use proptest::prelude::*;

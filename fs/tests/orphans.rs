@@ -1,20 +1,16 @@
 //! Files without a name: the last user's end finishes them, from a worker, with no memory.
 
-mod common;
-#[path = "common/heap.rs"]
-mod heap;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
+use crate::heap::{Counting, counted};
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{LookupError, UnmountError};
 use fs::{Finished, Fs, Inode, fsck};
-use heap::{Counting, counted};
 use mm::sync::Wait;
 
 #[global_allocator]
@@ -195,7 +191,7 @@ fn a_crash_while_an_orphan_is_pinned_frees_it_at_the_next_mount() {
     image.store(0, &bytes);
     let image = Arc::new(image);
     assert!(fsck(&image).problems.is_empty());
-    let again = Fs::mount(image, common::backing(2 * MIB)).expect("mount");
+    let again = Fs::mount(image, crate::common::backing(2 * MIB)).expect("mount");
     assert_eq!(again.inode(ino).err(), Some(LookupError::NotFound));
     assert_eq!(space(&again).0, space(&fs).0 + 16);
     drop(pin);

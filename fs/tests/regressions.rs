@@ -5,20 +5,17 @@
 //! authors (15 bugs, two of them of speed), ArckFS+'s account of ArckFS (6). Where a list names a bug without saying what was done, the
 //! workload is ours and the case says so.
 
-mod common;
-mod explorer;
-
 use std::sync::Arc;
 use std::thread;
 
-use common::model::Op;
-use common::*;
+use crate::common::model::Op;
+use crate::common::*;
+use crate::explorer::act::Act;
+use crate::explorer::lab::{Lab, Plan};
+use crate::explorer::region::What;
+use crate::explorer::states::Depth;
+use crate::explorer::worlds::{self, World};
 use dax::pmem::RamPmem;
-use explorer::act::Act;
-use explorer::lab::{Lab, Plan};
-use explorer::region::What;
-use explorer::states::Depth;
-use explorer::worlds::{self, World};
 use fs::{Fs, fsck};
 
 /// Every operation of the sequence is crashed at all its points, after those before it; the recoveries too.

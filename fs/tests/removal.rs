@@ -1,14 +1,12 @@
 //! The device goes: everybody gets an error, the removal waits for who holds a page, and what was durable is there afterwards.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
 use dax::layout::{BreakEvent, BreakReport, How};
 use dax::pmem::RamPmem;
 use fs::error::{ChangeError, LookupError, ReadError, UnmountError, WriteError};

@@ -1,25 +1,17 @@
 //! Repairs: every kind of damage, what is lost and told, a second repair that finds nothing to do, and power cuts in between.
 
-mod common;
-#[path = "explorer/flight.rs"]
-#[allow(dead_code)]
-mod flight;
-#[path = "explorer/region.rs"]
-#[allow(dead_code)]
-mod region;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use common::model::snapshot;
-use common::sample::{Image, LEN, word};
-use common::undo::Undo;
-use common::*;
+use crate::common::model::snapshot;
+use crate::common::sample::{Image, LEN, word};
+use crate::common::undo::Undo;
+use crate::common::*;
+use crate::explorer::flight::Flight;
+use crate::explorer::region::{Region, What};
 use dax::pmem::{Pmem, RamPmem};
-use flight::Flight;
 use fs::layout::{Core, Dentry, InodeImage, name_hash};
 use fs::{Fs, Ino, Kind, RepairReport, fsck, repair};
-use region::{Region, What};
 
 type Ram = Arc<RamPmem>;
 

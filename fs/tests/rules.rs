@@ -2,11 +2,9 @@
 //!
 //! The figures are printed with `--nocapture`. `HOLDFAST_RULES_DEEPER=1` makes every sequence longer by one.
 
-mod rules_model;
-
-use rules_model::explore::{Bounds, Found, explore};
-use rules_model::memory::Tearing;
-use rules_model::protocol::{Rule, Setup};
+use crate::rules_model::explore::{Bounds, Found, explore};
+use crate::rules_model::memory::Tearing;
+use crate::rules_model::protocol::{Rule, Setup};
 
 fn bounds(slots: u64, depth: usize) -> Bounds {
     let setup = Setup {

@@ -1,12 +1,10 @@
 //! Where the file system meets mappings, read-only regions, full disks and short memory.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
 use dax::pmem::{MediaError, Pmem, RamPmem};
 use fs::{Fill, Fs};
 use mm::aspace::{Access, FaultError};

@@ -1,15 +1,13 @@
 //! Many threads on one small file system. Every word of every block says whose it is, so that a block with two owners, a block that is
 //! given away while somebody holds its page, and a lost write show.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::process::Process;
-use common::*;
+use crate::common::process::Process;
+use crate::common::*;
 use dax::layout::{BreakReport, How};
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{

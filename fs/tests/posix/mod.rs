@@ -1,8 +1,5 @@
 //! What POSIX expects of names, links and attributes, and what is left of it by the next mount.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod attributes;
 mod inodes;
 mod links;
