@@ -1,171 +1,69 @@
 //! Changing an inode: what goes into the record, and what follows it in memory.
 //!
-//! Inline entries stand in any order, so that taking one away or adding one changes few words; leaves are replaced, never changed.
-//! Every function here prepares everything that can fail first, then commits, then cannot fail.
-
-use alloc::vec::Vec;
+//! The entries of an inode stand in any order, so that taking one away or adding one changes few words; nodes are replaced, never
+//! changed ([`extents`](crate::extents)). Every function here prepares everything that can fail first, then commits, then cannot fail.
 
 use arrayvec::ArrayVec;
 use dax::pmem::Pmem;
-use mm::mem::OutOfMemory;
 
-use crate::commit::{Applied, Building, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx};
-use crate::error::ChangeError;
-use crate::extents::ExtentMap;
-use crate::inode::{Attr, Vnode};
-use crate::layout::{
-    Block, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeImage, LEAF_EXTENTS, Leaf,
+use crate::commit::{
+    Applied, Building, Durable, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx,
 };
-use crate::media_inode::{LeafRef, Leaves};
+use crate::error::ChangeError;
+use crate::extents::Edit as Extents;
+use crate::extents::Limits;
+use crate::extents::plan::{Plan, PlanError, Root};
+use crate::inode::Vnode;
+use crate::layout::{Block, CORE_WORDS, Core, INLINE_EXTENTS, Ino, InodeImage, Node};
 use crate::record::PAYLOAD_WORDS;
 use crate::shared::{Shared, State};
-use crate::space::Goal;
+use crate::space::{Free, Need};
 
-/// Most extents that a file can have.
-pub(crate) const MAX_EXTENTS: usize = INLINE_EXTENTS * LEAF_EXTENTS;
+/// Extents that a file may have at least; beyond it depends on how full its nodes are.
+pub(crate) const MAX_EXTENTS: usize = 1 << 32;
 
 /// The 12 pairs of words after the attributes.
 type Body = [[u64; 2]; INLINE_EXTENTS];
 
-/// A group of extents that is to share a leaf.
-enum Group<'a> {
-    /// The leaf that is there says the same.
-    Keep(LeafRef),
-    /// A new leaf must be written.
-    Write(&'a [Extent]),
-}
-
-/// How a new map stands on the media.
-struct Plan {
-    entries: ArrayVec<[u64; 2], INLINE_EXTENTS>,
-    depth: u8,
-    leaves: Leaves,
-    retired: ArrayVec<Block, INLINE_EXTENTS>,
-}
-
-/// Divides the new extents among leaves so that as many as possible stay as they are; `None`: more leaves than entries.
-fn groups<'a>(old: &Attr, new: &'a [Extent]) -> Option<ArrayVec<Group<'a>, INLINE_EXTENTS>> {
-    let mut out = ArrayVec::new();
-    let (mut rest, mut old_rest) = (new, old.map.as_slice());
-    for (index, leaf) in old.leaves.iter().enumerate() {
-        let end = old
-            .leaves
-            .get(index + 1)
-            .map_or(u64::MAX, |next| next.first);
-        let (mine, after) = rest.split_at(rest.partition_point(|e| e.file < end));
-        let (was, old_after) = old_rest.split_at((leaf.count as usize).min(old_rest.len()));
-        (rest, old_rest) = (after, old_after);
-        if mine == was {
-            out.try_push(Group::Keep(*leaf)).ok()?;
-            continue;
-        }
-        push_groups(&mut out, mine)?;
-    }
-    push_groups(&mut out, rest)?;
-    Some(out)
-}
-
-/// Cuts `extents` into the fewest groups of equal size that fit into leaves.
-fn push_groups<'a>(
-    out: &mut ArrayVec<Group<'a>, INLINE_EXTENTS>,
-    extents: &'a [Extent],
-) -> Option<()> {
-    if extents.is_empty() {
-        return Some(());
-    }
-    let size = extents.len().div_ceil(extents.len().div_ceil(LEAF_EXTENTS));
-    for group in extents.chunks(size) {
-        out.try_push(Group::Write(group)).ok()?;
-    }
-    Some(())
-}
-
-/// All extents afresh, in full leaves.
-fn regrouped(new: &[Extent]) -> Result<ArrayVec<Group<'_>, INLINE_EXTENTS>, ChangeError> {
-    let mut out = ArrayVec::new();
-    push_groups(&mut out, new).ok_or(ChangeError::TooFragmented(MAX_EXTENTS))?;
-    Ok(out)
-}
-
 impl<P: Pmem> Shared<P> {
-    /// Decides how `map` will stand on the media, and writes new leaves into `set`.
-    fn plan(
+    /// Writes a node of `ino` into a new block, which joins `set`.
+    fn write_node(
         &self,
         state: &mut State,
-        ino: Ino,
-        old: &Attr,
-        map: &ExtentMap,
+        (ino, level): (Ino, u8),
+        need: Need,
+        entries: &mut dyn Iterator<Item = [u64; 2]>,
         set: &mut FreshSet,
-    ) -> Result<Plan, ChangeError> {
-        let new = map.as_slice();
-        let mut plan = Plan {
-            entries: ArrayVec::new(),
-            depth: 0,
-            leaves: Leaves::new(),
-            retired: ArrayVec::new(),
-        };
-        if let Some(entries) = inline(&old.image.body, new) {
-            plan.entries = entries;
-        } else {
-            plan.depth = 1;
-            let groups = groups(old, new).map_or_else(|| regrouped(new), Ok)?;
-            for group in groups {
-                let leaf = self.leaf(state, ino, &group, set)?;
-                plan.entries.push(leaf.to_words());
-                plan.leaves.push(leaf);
-            }
-        }
-        let gone = old.leaves.iter().filter(|leaf| !plan.leaves.contains(leaf));
-        plan.retired.extend(gone.map(|leaf| leaf.block));
-        Ok(plan)
-    }
-
-    fn leaf(
-        &self,
-        state: &mut State,
-        ino: Ino,
-        group: &Group<'_>,
-        set: &mut FreshSet,
-    ) -> Result<LeafRef, ChangeError> {
-        let extents = match group {
-            Group::Keep(leaf) => return Ok(*leaf),
-            Group::Write(extents) => extents,
-        };
-        let fresh = self.take(state, 1, Goal::default())?;
+    ) -> Result<Block, ChangeError> {
+        let fresh = self.take_node(state, need)?;
         let block = fresh.run().block;
-        self.write_leaf(&fresh, extents, ino);
-        set.add(fresh).map_err(|fresh| {
-            state.space.give(crate::space::Free::unpublished(fresh));
-            ChangeError::TooFragmented(MAX_EXTENTS)
-        })?;
-        Ok(LeafRef {
-            first: extents[0].file,
-            count: extents.len() as u64,
-            block,
-        })
+        let node = Node::encode(level, entries, &self.uuid, ino, block);
+        fresh.write(&self.media, 0, node.bytes());
+        let added = set.add(fresh);
+        added.map_err(|fresh| self.refuse(state, fresh))?;
+        Ok(block)
     }
 
-    fn write_leaf(&self, fresh: &Fresh, extents: &[Extent], ino: Ino) {
-        let leaf = Leaf::encode(extents, &self.uuid, ino, fresh.run().block);
-        for (index, words) in leaf.0.chunks(8).enumerate() {
-            let mut line = [0; 64];
-            for (place, word) in line.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-                *place = word.to_le_bytes();
-            }
-            fresh.write(&self.media, 64 * index as u64, &line);
+    /// A set has room for all nodes of a plan: this cannot happen.
+    fn refuse(&self, state: &mut State, fresh: Fresh) -> ChangeError {
+        state.space.give(Free::unpublished(fresh));
+        ChangeError::TooFragmented(MAX_EXTENTS)
+    }
+}
+
+impl From<PlanError> for ChangeError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::OutOfMemory(error) => Self::OutOfMemory(error),
+            PlanError::TooDeep => Self::TooFragmented(MAX_EXTENTS),
         }
     }
 }
 
-/// The extents as entries of the inode itself: if there are few enough, and a record holds what that changes beside all
-/// attributes. Else a leaf takes them, which changes one entry.
-fn inline(old: &Body, new: &[Extent]) -> Option<ArrayVec<[u64; 2], INLINE_EXTENTS>> {
-    if new.len() > INLINE_EXTENTS {
-        return None;
-    }
-    let entries: ArrayVec<_, INLINE_EXTENTS> = new.iter().map(Extent::to_words).collect();
+/// Whether a record holds what these entries change in the inode, beside all attributes.
+fn fits(old: &Body, root: &Root) -> bool {
     let room = PAYLOAD_WORDS - (1 + CORE_WORDS);
-    (words_changed(old, &place(old, &entries)) <= room).then_some(entries)
+    words_changed(old, &place(old, root)) <= room
 }
 
 /// Words of a record that say how a body differs: two for each entry, and one for each run of them.
@@ -284,22 +182,20 @@ impl<P: Pmem> Vnode<P> {
         Ok(())
     }
 
-    /// Commits a new set of extents, and what `change` does to the attributes, in one record. `set` holds the new blocks that the map
-    /// names; one fence makes them and new leaves durable first. `after` sees the transaction, for what it freed.
+    /// Commits a change of the extents, and what `change` does to the attributes, in one record. `set` holds the new blocks that the
+    /// change names; one fence makes them and new nodes durable first. `after` sees the transaction, for what it freed.
     ///
-    /// On an error nothing has changed and the new blocks are free again.
+    /// The change was made under this hold of the commit lock. On an error nothing has changed and the new blocks are free again.
     pub(crate) fn commit_map<R>(
         &self,
         state: &mut State,
-        map: ExtentMap,
+        extents: Extents,
         mut set: FreshSet,
         change: impl FnOnce(&mut Core),
         after: impl FnOnce(&Tx<'_, Applied>) -> R,
     ) -> Result<R, ChangeError> {
-        match self.prepare(state, &map, &mut set, change) {
-            Ok((edit, plan, retired)) => {
-                Ok(self.finish(state, map, set, edit, plan, retired, after)?)
-            }
+        match self.prepare(state, extents, &mut set, change) {
+            Ok((edit, plan)) => self.finish(state, set, &edit, plan, after),
             Err(error) => {
                 Shared::<P>::give_back(state, set);
                 Err(error)
@@ -307,91 +203,80 @@ impl<P: Pmem> Vnode<P> {
         }
     }
 
+    /// Everything that can fail: the shape of the tree, the blocks and content of its new nodes, memory.
     fn prepare(
         &self,
         state: &mut State,
-        map: &ExtentMap,
+        extents: Extents,
         set: &mut FreshSet,
         change: impl FnOnce(&mut Core),
-    ) -> Result<(Edit, Leaves, ArrayVec<Block, INLINE_EXTENTS>), ChangeError> {
+    ) -> Result<(Edit, Plan), ChangeError> {
         let mut edit = self.edit();
-        // A copy of what the plan compares with, so that no spin lock is held while blocks are allocated.
-        let old = self.snapshot()?;
-        let plan = self.shared.plan(state, self.ino(), &old, map, set)?;
-        let runs = map.as_slice().len() + plan.leaves.len() + plan.retired.len();
-        state.promise(runs.saturating_sub(self.runs()))?;
-        edit.new.core.entries = plan.entries.len() as u8;
-        edit.new.core.depth = plan.depth;
-        edit.new.body = place(&edit.old.body, &plan.entries);
+        let need = extents.need();
+        let mut plan = {
+            let map = &mut self.attr.lock().map;
+            let fits = |root: &Root| fits(&edit.old.body, root);
+            let plan = Plan::new(map, extents, &fits, &Limits::MEDIA)?;
+            map.make_room(&plan)?;
+            plan
+        };
+        let ino = self.ino();
+        let shared = &self.shared;
+        plan.place(|level, entries| shared.write_node(state, (ino, level), need, entries, set))?;
+        state.promise(runs_of(&plan).saturating_sub(self.runs()))?;
+        edit.new.core.entries = plan.root().len() as u8;
+        edit.new.core.depth = plan.depth();
+        edit.new.body = place(&edit.old.body, plan.root());
         change(&mut edit.new.core);
-        Ok((edit, plan.leaves, plan.retired))
+        Ok((edit, plan))
     }
 
-    fn snapshot(&self) -> Result<Attr, OutOfMemory> {
-        let attr = self.attr.lock();
-        let mut list = Vec::new();
-        let extents = attr.map.as_slice();
-        list.try_reserve_exact(extents.len())
-            .map_err(|_| OutOfMemory)?;
-        list.extend_from_slice(extents);
-        Ok(Attr {
-            image: attr.image,
-            map: ExtentMap::from_sorted(list),
-            leaves: attr.leaves.clone(),
-            index: None,
-            lazy_mtime: None,
-        })
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one prepared change"
-    )]
     fn finish<R>(
         &self,
         state: &mut State,
-        map: ExtentMap,
         set: FreshSet,
-        edit: Edit,
-        leaves: Leaves,
-        retired: ArrayVec<Block, INLINE_EXTENTS>,
+        edit: &Edit,
+        mut plan: Plan,
         after: impl FnOnce(&Tx<'_, Applied>) -> R,
     ) -> Result<R, ChangeError> {
         let media = &self.shared.media;
         let durable = set.fence(media);
         // The runs that the inode and quarantine will have, and those that were promised: of the inode before, of each new block.
-        let (had, published) = (self.runs(), durable.len());
-        let runs = map.as_slice().len() + leaves.len() + retired.len();
-        let State {
-            ring,
-            quarantine,
-            space,
-            ..
-        } = state;
-        let mut tx = ring.begin(RecordKind::Extents);
+        let (had, published, runs) = (self.runs(), durable.len(), runs_of(&plan));
+        let mut tx = state.ring.begin(RecordKind::Extents);
         if let Err(full) = tx.put_inode(self.ino(), &edit.old, &edit.new) {
-            for durable in durable {
-                space.give(crate::space::Free::unpublished(durable.abandon()));
-            }
-            space.withdraw(runs.saturating_sub(had));
+            abandon(state, durable);
+            state.space.withdraw(runs.saturating_sub(had));
             return Err(full.into());
         }
         for durable in durable {
             tx.publish(durable);
         }
         let tx = tx.commit(media);
-        for block in retired {
-            quarantine.push(tx.freed_leaf(block));
+        for block in plan.retired() {
+            state.quarantine.push(tx.freed_node(*block));
         }
-        space.withdraw(published + had.saturating_sub(runs));
+        state.space.withdraw(published + had.saturating_sub(runs));
         let result = after(&tx);
         let mut attr = self.attr.lock();
         attr.image = edit.new;
         attr.settled(edit.lazy);
-        attr.leaves = leaves;
-        let old = core::mem::replace(&mut attr.map, map);
+        attr.map.apply(&mut plan);
         drop(attr);
-        drop(old);
+        // What went out of the map is freed here, without the lock.
+        drop(plan);
         Ok(result)
+    }
+}
+
+/// Runs of the inode and, of what it had, in quarantine, after the change.
+fn runs_of(plan: &Plan) -> usize {
+    plan.extents() + plan.nodes() + plan.retired().len()
+}
+
+/// Gives blocks back that were made durable and are not published.
+fn abandon(state: &mut State, durable: impl IntoIterator<Item = Durable>) {
+    for durable in durable {
+        state.space.give(Free::unpublished(durable.abandon()));
     }
 }

@@ -117,14 +117,18 @@ impl<P: Pmem> Vnode<P> {
         pages: Range<u64>,
         change: impl FnOnce(&mut Core),
     ) -> Result<u64, ChangeError> {
-        let (map, gone) = self.attr.lock().map.cut(pages.start, pages.end)?;
+        let mut state = self.shared.state.lock();
+        let (edit, gone) = self.attr.lock().map.cut(pages.start, pages.end)?;
+        if edit.is_nothing() {
+            self.commit_core(&mut state, change)?;
+            return Ok(0);
+        }
         let mut freed = Vec::new();
         freed
             .try_reserve_exact(gone.len())
             .map_err(|_| OutOfMemory)?;
-        let mut state = self.shared.state.lock();
         state.promise(gone.len())?;
-        let committed = self.commit_map(&mut state, map, FreshSet::new(), change, |tx| {
+        let committed = self.commit_map(&mut state, edit, FreshSet::new(), change, |tx| {
             freed.extend(gone.iter().map(|run| tx.freed_data(*run, idle)));
         });
         if let Err(error) = committed {
@@ -225,18 +229,11 @@ impl<P: Pmem> Vnode<P> {
         idle: &Idle<'_, Content>,
         reusable: bool,
     ) {
-        let (map, leaves) = {
-            let mut attr = self.attr.lock();
-            (
-                core::mem::take(&mut attr.map),
-                core::mem::take(&mut attr.leaves),
-            )
-        };
+        let map = core::mem::take(&mut self.attr.lock().map);
         if !reusable {
-            let lost = map.as_slice().len() + leaves.len();
-            return state.space.withdraw(lost);
+            return state.space.withdraw(map.len() + map.nodes());
         }
-        for extent in map.as_slice() {
+        for extent in map.iter() {
             let run = Run {
                 block: extent.phys,
                 len: extent.len,
@@ -247,8 +244,8 @@ impl<P: Pmem> Vnode<P> {
                 _ => unlinked.freed_data(run, idle),
             });
         }
-        for leaf in leaves {
-            state.quarantine.push(unlinked.freed_leaf(leaf.block));
+        for node in map.node_blocks() {
+            state.quarantine.push(unlinked.freed_node(node));
         }
     }
 

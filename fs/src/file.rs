@@ -237,8 +237,8 @@ impl<P: Pmem> Vnode<P> {
         end: u64,
     ) -> Result<(), ChangeError> {
         let with = self.attr.lock().map.with(new);
-        let map = match with {
-            Ok((map, _same)) => map,
+        let edit = match with {
+            Ok((edit, _same)) => edit,
             Err(error) => {
                 crate::shared::Shared::<P>::give_back(state, set);
                 return Err(error.into());
@@ -249,7 +249,7 @@ impl<P: Pmem> Vnode<P> {
             core.size = core.size.max(end);
             (core.mtime, core.ctime) = (now, now);
         };
-        self.commit_map(state, map, set, change, |_| ())
+        self.commit_map(state, edit, set, change, |_| ())
     }
 
     fn goal(&self, block: u64, total: u64) -> Goal {

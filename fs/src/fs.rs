@@ -26,7 +26,7 @@ use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFaul
 use crate::media_inode::{Corrupt, Ground};
 use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
-use crate::space::{Allocator, Free, Quarantine, SpaceStats};
+use crate::space::{Allocator, Free, Quarantine, SpaceStats, reserve};
 use crate::superblock;
 use crate::table::{Known, Table};
 use crate::worker::{Depth, REAPER, Worker};
@@ -67,8 +67,10 @@ pub struct StatFs {
     pub block_size: u64,
     /// Blocks that files may use.
     pub blocks: u64,
-    /// What is free, by tier.
+    /// What is free, by tier. Its `free` is what files can get, the reserve left out.
     pub space: SpaceStats,
+    /// Blocks that are kept for truncate and punch, which must write down what they free.
+    pub reserved: u64,
     /// Blocks that are freed and wait in quarantine.
     pub quarantined: u64,
     /// Room in the inode table.
@@ -229,10 +231,14 @@ impl<P: Pmem> Fs<P> {
     pub fn statfs(&self) -> StatFs {
         let state = self.lock();
         let g = &self.shared.geometry;
+        let mut space = state.space.stats();
+        let reserved = state.space.reserve().min(space.free);
+        space.free -= reserved;
         StatFs {
             block_size: BLOCK_SIZE,
             blocks: g.blocks() - g.data_block(),
-            space: state.space.stats(),
+            space,
+            reserved,
             quarantined: state.quarantine.blocks(),
             inodes: u64::from(g.inodes()) - 1,
             inodes_used: u64::from(state.inodes.in_use()),
@@ -281,7 +287,7 @@ impl<P: Pmem> Fs<P> {
             if attr.index.is_some() {
                 return Ok(());
             }
-            let map = attr.map.cut(u64::MAX, u64::MAX)?.0;
+            let map = attr.map.try_clone()?;
             (map, attr.image.core.size / BLOCK_SIZE)
         };
         let on_media = Dir {
@@ -438,19 +444,10 @@ fn claim_used<P: Pmem>(
 }
 
 fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Result<(), MountError> {
-    let loaded = ground.load(ino)?;
-    let extents = loaded.map.as_slice();
-    let more = extents.len() + loaded.leaves.len();
+    let map = ground.load(ino)?.map;
+    let more = map.len() + map.nodes();
     claims.try_reserve(more).map_err(|_| OutOfMemory)?;
-    let runs = extents.iter().map(|e| Run {
-        block: e.phys,
-        len: e.len,
-    });
-    let leaves = loaded.leaves.iter().map(|leaf| Run {
-        block: leaf.block,
-        len: 1,
-    });
-    claims.extend(runs.chain(leaves).map(|run| (run, ino)));
+    claims.extend(map.runs().map(|run| (run, ino)));
     Ok(())
 }
 
@@ -476,6 +473,7 @@ fn free_space(
         (at, last) = (run.end().max(at), ino);
     }
     give(&mut space, at, g.blocks())?;
+    space.set_reserve(reserve(g.blocks() - g.data_block()));
     Ok(space)
 }
 
@@ -542,13 +540,13 @@ mod tests {
             fs.write(&f, i * 8192, &[1; 100]).expect("write");
         }
         fs.settle();
-        // 40 extents and a leaf of the file; the block of the root directory.
+        // 40 extents and a node of the file; the block of the root directory.
         assert_eq!(fs.lock().space.promised(), base + 42);
         let report = &mut dax::layout::BreakReport::default();
         fs.punch(&f, 0, 8192 * 30, dax::layout::How::NoWait, report)
             .expect("punch");
         fs.settle();
-        // 10 extents, still in a leaf: more new words than a record holds.
+        // 10 extents, still in a node: more new words than a record holds.
         assert_eq!(fs.lock().space.promised(), base + 12);
         drop(f);
         fs.unlink("/f").expect("unlink");

@@ -26,7 +26,7 @@ use crate::cut::PAGES_END;
 use crate::dir::{Dir, DirIndex};
 use crate::extents::{ExtentMap, Spot};
 use crate::layout::{BLOCK_SIZE, Extent, Ino, InodeImage, Kind};
-use crate::media_inode::{Leaves, Loaded};
+use crate::media_inode::Loaded;
 use crate::shared::Shared;
 
 /// The right to use the content of an inode, inside its lock; carries nothing.
@@ -37,7 +37,6 @@ pub struct Content(());
 pub(crate) struct Attr {
     pub image: InodeImage,
     pub map: ExtentMap,
-    pub leaves: Leaves,
     /// Of a directory, once it has been looked into.
     pub index: Option<DirIndex>,
     /// The content changed in place since the last record: its time, not yet on the media.
@@ -82,7 +81,7 @@ pub struct Stat {
     pub gid: u32,
     /// Bytes.
     pub size: u64,
-    /// Blocks of storage, leaves included.
+    /// Blocks of storage, nodes of extents included.
     pub blocks: u64,
     /// Of a device: its number, as `makedev` of the host packs it into 32 bits; else 0.
     pub rdev: u32,
@@ -160,7 +159,7 @@ impl<P: Pmem> Vnode<P> {
             backing.nodes.clone(),
             backing.zero_page,
         );
-        let Loaded { inode, map, leaves } = loaded;
+        let Loaded { inode, map } = loaded;
         Self {
             ino,
             // Checked when it was decoded.
@@ -171,7 +170,6 @@ impl<P: Pmem> Vnode<P> {
                 Attr {
                     image: inode,
                     map,
-                    leaves,
                     index: None,
                     lazy_mtime: None,
                 },
@@ -191,10 +189,10 @@ impl<P: Pmem> Vnode<P> {
         self.mapping.first_held(0..PAGES_END)
     }
 
-    /// Runs of blocks that come back when it ends: extents and leaves.
+    /// Runs of blocks that come back when it ends: extents and nodes.
     pub(crate) fn runs(&self) -> usize {
         let attr = self.attr.lock();
-        attr.map.as_slice().len() + attr.leaves.len()
+        attr.map.len() + attr.map.nodes()
     }
 
     /// Its number.
@@ -242,7 +240,7 @@ impl<P: Pmem> Vnode<P> {
             uid: core.uid,
             gid: core.gid,
             size: core.size,
-            blocks: attr.map.blocks() + attr.leaves.len() as u64,
+            blocks: attr.map.blocks() + attr.map.nodes() as u64,
             rdev: if self.kind.is_device() { core.extra } else { 0 },
             mtime,
             ctime,

@@ -11,7 +11,7 @@ use crate::error::CreateError;
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{CORE_WORDS, Ino, InodeImage, Kind};
-use crate::media_inode::{Corrupt, Leaves, Loaded};
+use crate::media_inode::{Corrupt, Loaded};
 use crate::names::Place;
 use crate::record::PAYLOAD_WORDS;
 use crate::shared::State;
@@ -114,7 +114,6 @@ impl<P: Pmem> Fs<P> {
         let loaded = Loaded {
             inode: birth.image,
             map: text.map,
-            leaves: Leaves::new(),
         };
         let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);

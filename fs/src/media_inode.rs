@@ -8,10 +8,9 @@ use mm::mem::OutOfMemory;
 use thiserror::Error;
 
 use crate::commit::Media;
-use crate::extents::{ExtentMap, Overlap};
+use crate::extents::{ExtentMap, Leaf, Overlap};
 use crate::layout::{
-    BLOCK_SIZE, Block, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage, Leaf,
-    LeafFault,
+    BLOCK_SIZE, Extent, Geometry, Ino, InodeFault, InodeImage, Node, NodeFault, NodeRef,
 };
 
 /// A piece of metadata on the media that cannot be trusted: which, where, and what was wrong.
@@ -37,9 +36,9 @@ pub enum Corrupt {
         /// What is wrong.
         fault: InodeFault,
     },
-    /// A leaf could not be read.
-    #[error("extent leaf of inode {ino} at offset {offset:#x}: {source}")]
-    LeafMedia {
+    /// A node of extents could not be read.
+    #[error("extent node of inode {ino} at offset {offset:#x}: {source}")]
+    NodeMedia {
         /// The inode.
         ino: Ino,
         /// Byte offset in the region.
@@ -47,15 +46,15 @@ pub enum Corrupt {
         /// What the region said.
         source: MediaError,
     },
-    /// A leaf is wrong.
-    #[error("extent leaf of inode {ino} at offset {offset:#x}: {fault}")]
-    Leaf {
+    /// A node of extents is wrong.
+    #[error("extent node of inode {ino} at offset {offset:#x}: {fault}")]
+    Node {
         /// The inode.
         ino: Ino,
         /// Byte offset in the region.
         offset: u64,
         /// What is wrong.
-        fault: LeafFault,
+        fault: NodeFault,
     },
     /// The text of a symbolic link could not be read.
     #[error("symbolic link {ino}, text at offset {offset:#x}: {source}")]
@@ -125,7 +124,7 @@ impl Corrupt {
         matches!(
             self,
             Self::InodeMedia { .. }
-                | Self::LeafMedia { .. }
+                | Self::NodeMedia { .. }
                 | Self::TextMedia { .. }
                 | Self::DentryMedia { .. }
         )
@@ -176,47 +175,13 @@ pub enum LoadError {
     OutOfMemory(#[from] OutOfMemory),
 }
 
-/// A leaf of a file: its block, and the first file block of its first extent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LeafRef {
-    /// First file block.
-    pub first: u64,
-    /// Extents in it.
-    pub count: u64,
-    /// Where it is.
-    pub block: Block,
-}
-
-/// The leaves of a file.
-pub type Leaves = ArrayVec<LeafRef, INLINE_EXTENTS>;
-
-impl LeafRef {
-    /// The words of the index entry.
-    #[must_use]
-    pub const fn to_words(&self) -> [u64; 2] {
-        [self.first | self.count << 32, self.block]
-    }
-
-    /// Reads an index entry.
-    #[must_use]
-    pub const fn from_words(words: [u64; 2]) -> Self {
-        Self {
-            first: words[0] & 0xffff_ffff,
-            count: words[0] >> 32,
-            block: words[1],
-        }
-    }
-}
-
 /// An inode in use, with all its extents.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Loaded {
     /// As on the media.
     pub inode: InodeImage,
-    /// Its extents.
+    /// Its extents, and the nodes they stand in.
     pub map: ExtentMap,
-    /// Its leaves, by file block.
-    pub leaves: Leaves,
 }
 
 /// What loading needs to know about the file system.
@@ -279,65 +244,139 @@ impl<P: Pmem> Ground<'_, P> {
     /// Reads and checks inode `ino`, which is in use, with all its extents.
     pub fn load(&self, ino: Ino) -> Result<Loaded, LoadError> {
         let inode = self.inode(ino)?;
+        let entries = &inode.body[..usize::from(inode.core.entries)];
+        let map = match inode.core.depth {
+            0 => self.inline(ino, entries)?,
+            depth => self.tree(ino, depth, entries)?,
+        };
         let offset = self.geometry.inode_off(ino);
-        let wrong = |fault| Corrupt::Inode { ino, offset, fault };
-        let mut list = Vec::new();
-        let mut leaves = Leaves::new();
-        let entries = usize::from(inode.core.entries);
-        list.try_reserve(entries).map_err(|_| OutOfMemory)?;
-        for (index, words) in inode.body[..entries].iter().enumerate() {
-            if inode.core.depth == 0 {
-                let extent = Extent::from_words(*words, self.geometry);
-                let bad = InodeFault::Extent {
-                    index,
-                    words: *words,
-                };
-                list.push(extent.ok_or_else(|| wrong(bad))?);
-            } else {
-                let leaf = LeafRef::from_words(*words);
-                self.load_leaf(ino, &leaf, &mut list)?;
-                leaves.push(leaf);
-            }
-        }
-        leaves.sort_unstable_by_key(|leaf| leaf.first);
-        let map = ExtentMap::from_unsorted(list);
-        let map = map.map_err(|Overlap(block)| wrong(InodeFault::Overlap(block)))?;
-        Ok(Loaded { inode, map, leaves })
+        let map = map.map_err(|Overlap(block)| {
+            let fault = InodeFault::Overlap(block);
+            Corrupt::Inode { ino, offset, fault }
+        })?;
+        Ok(Loaded { inode, map })
     }
 
-    fn load_leaf(&self, ino: Ino, leaf: &LeafRef, list: &mut Vec<Extent>) -> Result<(), LoadError> {
-        let offset = leaf.block.saturating_mul(BLOCK_SIZE);
-        let wrong = |fault| Corrupt::Leaf { ino, offset, fault };
-        if !self.geometry.is_data(leaf.block, 1) {
-            let words = leaf.to_words();
-            return Err(wrong(LeafFault::Extent { index: 0, words }).into());
-        }
-        let content = self
-            .media
-            .words(offset)
-            .map_err(|source| Corrupt::LeafMedia {
-                ino,
-                offset,
-                source,
-            })?;
-        let content = Leaf(content);
-        let extents = content
-            .decode(self.geometry, self.uuid, ino, leaf.block)
-            .map_err(wrong)?;
-        let before = list.len();
-        list.try_reserve(leaf.count as usize & 0xff)
+    fn inline(
+        &self,
+        ino: Ino,
+        entries: &[[u64; 2]],
+    ) -> Result<Result<ExtentMap, Overlap>, LoadError> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(entries.len())
             .map_err(|_| OutOfMemory)?;
-        for extent in extents {
-            list.try_reserve(1).map_err(|_| OutOfMemory)?;
-            list.push(extent.map_err(wrong)?);
+        for (index, words) in entries.iter().enumerate() {
+            let words = *words;
+            let extent = Extent::from_words(words, self.geometry);
+            list.push(extent.ok_or_else(|| Corrupt::Inode {
+                ino,
+                offset: self.geometry.inode_off(ino),
+                fault: InodeFault::Extent { index, words },
+            })?);
         }
-        let found = (list.len() - before) as u64;
-        let first = list.get(before).map(|extent| extent.file);
-        if found != leaf.count || first != Some(leaf.first) {
-            return Err(wrong(LeafFault::Count(found)).into());
+        Ok(ExtentMap::inline(list))
+    }
+
+    /// Reads a tree, level by level from the inode's entries down.
+    fn tree(
+        &self,
+        ino: Ino,
+        depth: u8,
+        entries: &[[u64; 2]],
+    ) -> Result<Result<ExtentMap, Overlap>, LoadError> {
+        let mut level: Vec<NodeRef> = Vec::new();
+        level
+            .try_reserve_exact(entries.len())
+            .map_err(|_| OutOfMemory)?;
+        level.extend(entries.iter().map(|words| NodeRef::from_words(*words)));
+        level.sort_unstable_by_key(|node| node.first);
+        let mut index = ArrayVec::new();
+        for number in (1..depth).rev() {
+            let mut below = Vec::new();
+            self.level(ino, number, &level, &mut |_, entries| {
+                below.try_reserve(entries.len()).map_err(|_| OutOfMemory)?;
+                below.extend(entries.iter().map(|words| NodeRef::from_words(*words)));
+                Ok(())
+            })?;
+            index.insert(0, core::mem::replace(&mut level, below));
+        }
+        let leaves = self.leaves(ino, &level)?;
+        Ok(ExtentMap::of(leaves, index))
+    }
+
+    fn leaves(&self, ino: Ino, nodes: &[NodeRef]) -> Result<Vec<Leaf>, LoadError> {
+        let mut leaves = Vec::new();
+        leaves
+            .try_reserve_exact(nodes.len())
+            .map_err(|_| OutOfMemory)?;
+        self.level(ino, 0, nodes, &mut |node, entries| {
+            let mut list = Vec::new();
+            list.try_reserve_exact(entries.len())
+                .map_err(|_| OutOfMemory)?;
+            for (index, words) in entries.iter().enumerate() {
+                let words = *words;
+                let extent = Extent::from_words(words, self.geometry);
+                let wrong = || bad_node(ino, node, NodeFault::Entry { index, words });
+                list.push(extent.ok_or_else(wrong)?);
+            }
+            leaves.push(Leaf::new(node.block, list));
+            Ok(())
+        })?;
+        Ok(leaves)
+    }
+
+    /// Reads all nodes of one level, which begin where their parents say, in order. So no block can be reached twice, and reading ends.
+    fn level(
+        &self,
+        ino: Ino,
+        level: u8,
+        nodes: &[NodeRef],
+        each: &mut dyn FnMut(&NodeRef, &[[u64; 2]]) -> Result<(), LoadError>,
+    ) -> Result<(), LoadError> {
+        let mut least = 0;
+        for node in nodes {
+            let content = self.node(ino, node)?;
+            let entries = content.check(level, self.uuid, ino, node.block);
+            let entries = entries.map_err(|fault| bad_node(ino, node, fault))?;
+            let first = entries[0][0] & 0xffff_ffff;
+            if entries.len() as u64 != node.count {
+                return Err(bad_node(ino, node, NodeFault::Count(node.count)).into());
+            }
+            if first != node.first || first < least {
+                return Err(bad_node(ino, node, NodeFault::First(first)).into());
+            }
+            least = first + 1;
+            each(node, entries)?;
         }
         Ok(())
     }
+
+    /// Reads a node: as many words as it says it has.
+    fn node(&self, ino: Ino, node: &NodeRef) -> Result<Node, Corrupt> {
+        if !self.geometry.is_data(node.block, 1) {
+            let words = node.to_words();
+            return Err(bad_node(ino, node, NodeFault::Entry { index: 0, words }));
+        }
+        let offset = node.block * BLOCK_SIZE;
+        let mut content = Node([0; BLOCK_SIZE as usize / 8]);
+        let mut read = |from: usize, to: usize| {
+            let at = offset + 8 * from as u64;
+            let read = self.media.read_words(at, &mut content.0[from..to]);
+            read.map(|()| content.used())
+        };
+        let used = read(0, Node::HEAD).and_then(|used| read(Node::HEAD, used));
+        used.map_err(|source| Corrupt::NodeMedia {
+            ino,
+            offset,
+            source,
+        })?;
+        Ok(content)
+    }
+}
+
+const fn bad_node(ino: Ino, node: &NodeRef, fault: NodeFault) -> Corrupt {
+    let offset = node.block.saturating_mul(BLOCK_SIZE);
+    Corrupt::Node { ino, offset, fault }
 }
 
 /// How many inodes are initialised, as the state block says.

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::commit::{Media, MetaAddr, RecordKind, Ring};
 use crate::layout::{
     BLOCK_SIZE, CORE_WORDS, Core, Geometry, GeometryError, INODE_SIZE, InodeImage, Kind, ROOT,
-    SUPERBLOCK_SIZE, SuperBlock,
+    SUPERBLOCK_SIZE, SuperBlock, SuperblockFault, SuperblockFaultKind,
 };
 use crate::media_inode::state_word;
 use crate::superblock;
@@ -67,7 +67,9 @@ pub struct MkfsReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MkfsError {
     /// There is one already.
-    #[error("the region holds a file system made by this format (force overwrites it)")]
+    #[error(
+        "the region holds a file system, of this version of the format or another (force overwrites it)"
+    )]
     Exists,
     /// The region cannot be written.
     #[error("the region is read-only")]
@@ -92,7 +94,7 @@ pub fn mkfs<P: Pmem>(p: &P, o: &MkfsOptions) -> Result<MkfsReport, MkfsError> {
         return Err(MkfsError::Uuid);
     }
     let g = geometry(p.len() / BLOCK_SIZE, o)?;
-    if !o.force && superblock::choose(&Media::new(p)).is_ok() {
+    if !o.force && exists(p) {
         return Err(MkfsError::Exists);
     }
     p.zero_nt(0, 2 * BLOCK_SIZE);
@@ -109,6 +111,18 @@ pub fn mkfs<P: Pmem>(p: &P, o: &MkfsOptions) -> Result<MkfsReport, MkfsError> {
         data_block: g.data_block(),
         ring_slots: g.ring_slots(),
     })
+}
+
+/// Whether there is a file system, of this version or another.
+fn exists<P: Pmem>(p: &P) -> bool {
+    let other = |fault: &SuperblockFault| {
+        use SuperblockFaultKind::{Features, Version};
+        matches!(fault.kind, Version(_) | Features(_))
+    };
+    match superblock::choose(&Media::new(p)) {
+        Ok(_) => true,
+        Err(faults) => faults.iter().any(other),
+    }
 }
 
 fn geometry(blocks: u64, o: &MkfsOptions) -> Result<Geometry, GeometryError> {

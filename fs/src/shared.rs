@@ -18,7 +18,7 @@ use crate::inodes::InodeMap;
 use crate::layout::{Block, Geometry};
 use crate::media_inode::Ground;
 use crate::removal::Progress;
-use crate::space::{Allocator, Free, Goal, PageUse, Quarantine, Released, Takes};
+use crate::space::{Allocator, Free, Goal, Need, PageUse, Quarantine, Released, Takes};
 use crate::worker::Bell;
 
 /// Quarantined runs that an allocation looks at in passing.
@@ -71,7 +71,7 @@ impl State {
     }
 
     /// Makes room for `runs` more runs on their way from a file through quarantine to the free space, so that the way takes no
-    /// memory. Promised are: each extent and leaf of each inode in memory, each quarantined run, each new run not yet published.
+    /// memory. Promised are: each extent and node of each inode in memory, each quarantined run, each new run not yet published.
     pub fn promise(&mut self, runs: usize) -> Result<(), OutOfMemory> {
         self.space.promise(runs)?;
         let room = self.quarantine.make_room(self.space.promised());
@@ -150,27 +150,48 @@ impl<P: Pmem> Shared<P> {
         }
     }
 
-    /// Takes up to `want` blocks. Before it says no: everything in quarantine is looked at, and if directory blocks wait for the
-    /// floor, it is made to pass (two fences).
+    /// Takes up to `want` blocks for data or a directory. Before it says no: everything in quarantine is looked at, and if directory
+    /// blocks wait for the floor, it is made to pass (two fences).
     pub fn take(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
+        self.take_for(state, want, goal, Need::ToKeep)
+    }
+
+    /// Takes a block for a node of extents.
+    pub fn take_node(&self, state: &mut State, need: Need) -> Result<Fresh, ChangeError> {
+        self.take_for(state, 1, Goal::default(), need)
+    }
+
+    fn take_for(
+        &self,
+        state: &mut State,
+        want: u64,
+        goal: Goal,
+        need: Need,
+    ) -> Result<Fresh, ChangeError> {
         check_headroom()?;
         state.promise(1)?;
-        let taken = self.take_free(state, want, goal)?;
+        let taken = self.take_free(state, want, goal, need)?;
         self.note(trace::Kind::Alloc, taken.run());
         Ok(taken)
     }
 
-    fn take_free(&self, state: &mut State, want: u64, goal: Goal) -> Result<Fresh, ChangeError> {
+    fn take_free(
+        &self,
+        state: &mut State,
+        want: u64,
+        goal: Goal,
+        need: Need,
+    ) -> Result<Fresh, ChangeError> {
         self.release(state, IN_PASSING);
-        if let Some(fresh) = state.space.take(want, goal) {
+        if let Some(fresh) = state.space.take(want, goal, need) {
             return Ok(fresh);
         }
         self.release_all(state, false);
-        if state.space.free() == 0 {
+        if state.space.available(need) == 0 {
             self.release_all(state, true);
         }
         let quarantined = state.quarantine.blocks();
-        state.space.take(want, goal).ok_or_else(|| {
+        state.space.take(want, goal, need).ok_or_else(|| {
             state.space.withdraw(1);
             ChangeError::NoSpace { quarantined }
         })

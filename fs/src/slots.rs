@@ -7,7 +7,7 @@ use mm::mem::OutOfMemory;
 use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring, Run};
 use crate::dir::Name;
 use crate::error::ChangeError;
-use crate::extents::ExtentMap;
+use crate::extents::Edit;
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{
@@ -107,27 +107,27 @@ impl<P: Pmem> Fs<P> {
             unwritten: false,
         };
         let (set, blocks) = (FreshSet::of(fresh), block + len);
-        let map = match self.grown(dir, new) {
-            Ok(map) => map,
+        let edit = match self.grown(dir, new) {
+            Ok(edit) => edit,
             Err(error) => {
                 Shared::<P>::give_back(state, set);
                 return Err(error.into());
             }
         };
         let resize = |core: &mut Core| core.size = blocks * BLOCK_SIZE;
-        dir.commit_map(state, map, set, resize, |_| ())?;
+        dir.commit_map(state, edit, set, resize, |_| ())?;
         dir.with_index(|_, index| index.cover(blocks as usize));
         Ok(())
     }
 
-    /// The map of a directory with more blocks; its index has the memory for them.
-    fn grown(&self, dir: &Inode<P>, new: Extent) -> Result<ExtentMap, OutOfMemory> {
+    /// The extents of a directory with more blocks; its index has the memory for them.
+    fn grown(&self, dir: &Inode<P>, new: Extent) -> Result<Edit, OutOfMemory> {
         let mut attr = dir.attr.lock();
-        let (map, _) = attr.map.with(new)?;
+        let (edit, _) = attr.map.with(new)?;
         if let Some(index) = &mut attr.index {
             index.reserve(new.end() as usize)?;
         }
-        Ok(map)
+        Ok(edit)
     }
 
     /// A free inode number; initialises more of the table if need be (two fences).

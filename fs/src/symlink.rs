@@ -158,8 +158,8 @@ impl<P: Pmem> Fs<P> {
             len: 1,
             unwritten: false,
         };
-        let map = match ExtentMap::new().with(extent) {
-            Ok((map, _)) => map,
+        let map = match ExtentMap::single(extent) {
+            Ok(map) => map,
             Err(OutOfMemory) => {
                 state.space.give(Free::unpublished(fresh));
                 return Err(OutOfMemory.into());

@@ -31,14 +31,14 @@ impl Run {
 /// What a block was used for; decides what its quarantine waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// File content (and leaves, which no record ever targets): may be mapped and pinned.
+    /// File content (and nodes of extents, which no record ever targets): may be mapped and pinned.
     Data,
     /// Directory blocks: old records may target them (rule R6).
     Meta,
 }
 
-/// New runs of one operation: its data, and every leaf of a file.
-const SET: usize = 14;
+/// New runs of one operation: its data, and the new nodes of a file.
+const SET: usize = crate::extents::plan::MOST_NODES + 1;
 
 /// Blocks that belong to nobody yet: this holder may write them, no record names them.
 ///
@@ -195,8 +195,8 @@ impl Unlinked {
         Freed { run, class, seq }
     }
 
-    /// A leaf of the orphan goes; never mapped, never targeted by a record.
-    pub fn freed_leaf(&self, block: Block) -> Freed {
+    /// A node of the orphan goes; never mapped, never targeted by a record.
+    pub fn freed_node(&self, block: Block) -> Freed {
         let (run, class, seq) = (Run { block, len: 1 }, Class::Data, self.seq);
         Freed { run, class, seq }
     }
@@ -222,8 +222,8 @@ impl Tx<'_, Applied> {
         Freed { run, class, seq }
     }
 
-    /// A leaf was replaced by this record; never mapped, never targeted by a record.
-    pub fn freed_leaf(&self, block: Block) -> Freed {
+    /// A node was replaced by this record; never mapped, never targeted by a record.
+    pub fn freed_node(&self, block: Block) -> Freed {
         let (run, class, seq) = (Run { block, len: 1 }, Class::Data, self.seq());
         Freed { run, class, seq }
     }

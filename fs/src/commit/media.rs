@@ -82,6 +82,14 @@ impl<P: Pmem> Media<P> {
         Ok(words)
     }
 
+    /// Copies words out; `off` is a multiple of 8.
+    pub fn read_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.pmem.load64(off + 8 * index as u64)?;
+        }
+        Ok(())
+    }
+
     /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence. Lines written whole can be read again.
     pub(crate) fn write_data(&self, run: Run, at: u64, data: &[u8]) {
         assert!(

@@ -19,8 +19,7 @@ impl<P: Pmem> Check<'_, P> {
         let size = loaded.inode.core.size;
         let (last, within) = (size / BLOCK_SIZE, size % BLOCK_SIZE);
         let first_beyond = size.div_ceil(BLOCK_SIZE);
-        let extents = loaded.map.as_slice();
-        for extent in extents[extents.partition_point(|e| e.end() <= last)..].iter() {
+        for extent in loaded.map.iter().filter(|extent| extent.end() > last) {
             if let Some(end) = extent
                 .clip(last, last + 1)
                 .filter(|e| within > 0 && !e.unwritten)

@@ -5,7 +5,6 @@ use mm::mem::OutOfMemory;
 
 use super::claims::Claim;
 use super::{Check, Info, Pass, Problem};
-use crate::commit::Run;
 use crate::extents::Spot;
 use crate::layout::{BLOCK_SIZE, Ino, Kind, Running};
 use crate::media_inode::{Corrupt, Loaded};
@@ -35,7 +34,7 @@ impl<P: Pmem> Check<'_, P> {
         if self.claim(ino, loaded).is_err() {
             return self.report.add(Pass::Inodes, OutOfMemory);
         }
-        let extents = loaded.map.as_slice().len() as u64;
+        let extents = loaded.map.len() as u64;
         self.report.statistics.extents += extents;
         self.report.statistics.fragmented += u64::from(extents > 1);
         self.report.files += u64::from(kind != Kind::Dir);
@@ -91,16 +90,10 @@ impl<P: Pmem> Check<'_, P> {
     }
 
     fn claim(&mut self, ino: Ino, loaded: &Loaded) -> Result<(), OutOfMemory> {
-        let extents = loaded.map.as_slice();
-        let more = extents.len() + loaded.leaves.len();
+        let more = loaded.map.len() + loaded.map.nodes();
         self.claims.try_reserve(more).map_err(|_| OutOfMemory)?;
-        let data = extents.iter().map(|e| (e.phys, e.len));
-        let leaves = loaded.leaves.iter().map(|leaf| (leaf.block, 1));
-        let runs = data.chain(leaves);
-        self.claims.extend(runs.map(|(block, len)| Claim {
-            run: Run { block, len },
-            ino,
-        }));
+        let runs = loaded.map.runs();
+        self.claims.extend(runs.map(|run| Claim { run, ino }));
         Ok(())
     }
 
@@ -108,7 +101,7 @@ impl<P: Pmem> Check<'_, P> {
     fn storage(&mut self, ino: Ino, loaded: &Loaded) {
         let expected = loaded.inode.core.size / BLOCK_SIZE;
         let mut covered = 0;
-        for extent in loaded.map.as_slice() {
+        for extent in loaded.map.iter() {
             if extent.file != covered || extent.unwritten {
                 break;
             }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 0 | both superblocks: whole, and the same |
 //! | 1 | the ring: records to replay, torn, stale, damaged; the state block |
-//! | 2 | every initialised inode and its leaves: checksum, kind, extents in the data blocks and without overlap |
+//! | 2 | every initialised inode and its nodes of extents: checksum, kind, extents in the data blocks and without overlap |
 //! | 3 | blocks that two inodes claim, by a sweep over all runs in order |
 //! | 4 | directories: entries, names, kinds; each directory reached once from the root, and naming the parent it stands in |
 //! | 5 | link counts |

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::commit::RecoverError;
 use crate::layout::SuperblockFaultKind;
-use crate::layout::{BLOCK_SIZE, Block, Ino, InodeFault, LeafFault, SuperblockFault};
+use crate::layout::{BLOCK_SIZE, Block, Ino, InodeFault, NodeFault, SuperblockFault};
 use crate::media_inode::{Corrupt, DentryFault, LoadError, StateFault};
 
 /// Problems after which the check stops listing.
@@ -321,8 +321,8 @@ impl Problem {
                     fault: InodeFault::Checksum { found, expected },
                     ..
                 }
-                | Corrupt::Leaf {
-                    fault: LeafFault::Checksum { found, expected },
+                | Corrupt::Node {
+                    fault: NodeFault::Checksum { found, expected },
                     ..
                 }
                 | Corrupt::Dentry {
@@ -381,7 +381,7 @@ const fn of_corrupt(corrupt: &Corrupt) -> Structure {
         }
         Corrupt::NoText(_) => Structure::Inode,
         Corrupt::TextMedia { .. } | Corrupt::Text { .. } => Structure::Block,
-        Corrupt::LeafMedia { .. } | Corrupt::Leaf { .. } => Structure::Leaf,
+        Corrupt::NodeMedia { .. } | Corrupt::Node { .. } => Structure::Leaf,
         Corrupt::DentryMedia { .. } | Corrupt::Dentry { .. } => Structure::Entry,
     }
 }
@@ -390,8 +390,8 @@ const fn offset_of(corrupt: &Corrupt) -> Option<u64> {
     match corrupt {
         Corrupt::InodeMedia { offset, .. }
         | Corrupt::Inode { offset, .. }
-        | Corrupt::LeafMedia { offset, .. }
-        | Corrupt::Leaf { offset, .. }
+        | Corrupt::NodeMedia { offset, .. }
+        | Corrupt::Node { offset, .. }
         | Corrupt::TextMedia { offset, .. }
         | Corrupt::Text { offset, .. }
         | Corrupt::DentryMedia { offset, .. }
@@ -425,8 +425,8 @@ const fn remedy_of(corrupt: &Corrupt) -> &'static str {
         | Corrupt::NoText(_)
         | Corrupt::InodeMedia { .. }
         | Corrupt::Inode { .. }
-        | Corrupt::LeafMedia { .. }
-        | Corrupt::Leaf { .. } => {
+        | Corrupt::NodeMedia { .. }
+        | Corrupt::Node { .. } => {
             "the inode is cleared after the entries that name it: its content is lost"
         }
     }

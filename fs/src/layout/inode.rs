@@ -93,7 +93,7 @@ pub struct Core {
     pub mode: u16,
     /// Inline entries in use, at most [`INLINE_EXTENTS`].
     pub entries: u8,
-    /// 0: the entries are extents; 1: each is an index entry that names a leaf.
+    /// 0: the entries are extents; else each names a node of the level below, at most [`MAX_DEPTH`](super::MAX_DEPTH).
     pub depth: u8,
     /// Names that lead here. 0: an orphan, alive only until the last user in memory is gone.
     pub nlink: u32,
@@ -135,7 +135,7 @@ pub enum InodeFault {
     #[error("{0} inline entries, but there is room for 12")]
     Entries(u8),
     /// A depth from the future.
-    #[error("extent depth {0}, but this version knows 0 and 1")]
+    #[error("extent depth {0}, but this version knows 0 to 6")]
     Depth(u8),
     /// An inline extent that lies outside the region or is empty.
     #[error("extent {index} ({words:#x?}) does not lie in the data blocks")]
@@ -268,7 +268,7 @@ impl InodeImage {
         if usize::from(core.entries) > INLINE_EXTENTS {
             return Err(InodeFault::Entries(core.entries));
         }
-        if core.depth > 1 {
+        if core.depth > super::MAX_DEPTH {
             return Err(InodeFault::Depth(core.depth));
         }
         let sound = match kind {

@@ -6,7 +6,7 @@
 //! block 2      state block           one word: how many inodes of the table are initialised
 //! block 3..    record ring           slots of 256 bytes, one redo record each
 //! ..           inode table           256 bytes an inode; only the initialised part holds anything
-//! ..           blocks of files, directories and extent leaves, to the end of the region
+//! ..           blocks of files, directories and nodes of extents, to the end of the region
 //! ```
 //!
 //! All numbers are little-endian; all blocks are 4096 bytes, counted from the start of the region. What is *not* here is as
@@ -20,7 +20,7 @@ mod dentry;
 mod extent;
 mod geometry;
 mod inode;
-mod leaf;
+mod node;
 mod superblock;
 
 pub use dentry::{DENTRY_SIZE, Dentry, HEAD_NAME, NAME_MAX, TAIL_NAME, name_hash, slots_for};
@@ -30,12 +30,13 @@ pub use inode::{
     CORE_WORDS, Core, INLINE_EXTENTS, INLINE_TEXT, INODE_SIZE, InodeFault, InodeImage, Kind,
     TEXT_MAX,
 };
-pub use leaf::{LEAF_EXTENTS, Leaf, LeafFault};
+pub use node::{MAX_DEPTH, NODE_ENTRIES, Node, NodeFault, NodeRef};
 pub use superblock::{
     FEATURES_KNOWN, SUPERBLOCK_SIZE, SuperBlock, SuperblockFault, SuperblockFaultKind, VERSION,
 };
 
 use crc::{CRC_32_ISCSI, Crc, Digest, Table};
+use zerocopy::IntoBytes;
 
 /// Bytes of a block, the unit of allocation; the size of a small page.
 pub const BLOCK_SIZE: u64 = 4096;
@@ -76,9 +77,8 @@ impl Sum {
     /// Adds words, each little-endian.
     #[must_use]
     pub fn words(mut self, data: &[u64]) -> Self {
-        for word in data {
-            self.0.update(&word.to_le_bytes());
-        }
+        const { assert!(cfg!(target_endian = "little")) }
+        self.0.update(data.as_bytes());
         self
     }
 

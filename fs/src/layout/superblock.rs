@@ -9,7 +9,7 @@ use super::{BLOCK_SIZE, Geometry, GeometryError, crc32c};
 /// Bytes of a superblock; it stands at the start of its block.
 pub const SUPERBLOCK_SIZE: usize = 256;
 /// The version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Incompatible features that this code knows: none yet.
 pub const FEATURES_KNOWN: u64 = 0;
 const MAGIC: [u8; 8] = *b"HOLDFAST";
@@ -59,8 +59,8 @@ pub enum SuperblockFaultKind {
         /// By the content.
         expected: u32,
     },
-    /// A version from the future (or never).
-    #[error("version {0}, but this code knows {VERSION}")]
+    /// Another version of the format, older or newer.
+    #[error("format version {0}, but this code reads and writes version {VERSION} only")]
     Version(u32),
     /// A block size that we never write.
     #[error("block size {0}, but only 4096 exists")]

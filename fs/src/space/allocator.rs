@@ -37,6 +37,15 @@ pub struct Goal {
     pub total: u64,
 }
 
+/// Whether a request may take the last blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// For something that stays: the reserve is left alone.
+    ToKeep,
+    /// To write down that storage goes, which gives back more than it takes: any free block.
+    ToFree,
+}
+
 /// How much is free, and in what pieces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpaceStats {
@@ -62,6 +71,8 @@ pub struct Allocator {
     cursor: u64,
     /// Runs that may come back.
     promised: usize,
+    /// Free blocks that only [`Need::ToFree`] gets.
+    reserve: u64,
 }
 
 impl Allocator {
@@ -75,6 +86,7 @@ impl Allocator {
             free: 0,
             cursor: 0,
             promised: 0,
+            reserve: 0,
         }
     }
 
@@ -82,6 +94,26 @@ impl Allocator {
     #[must_use]
     pub const fn free(&self) -> u64 {
         self.free
+    }
+
+    /// Keeps `blocks` free for who frees: see [the module's head](super).
+    pub const fn set_reserve(&mut self, blocks: u64) {
+        self.reserve = blocks;
+    }
+
+    /// Free blocks that are kept.
+    #[must_use]
+    pub const fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
+    /// Free blocks that a request may have.
+    #[must_use]
+    pub const fn available(&self, need: Need) -> u64 {
+        match need {
+            Need::ToKeep => self.free.saturating_sub(self.reserve),
+            Need::ToFree => self.free,
+        }
     }
 
     /// Counts what is free, by walking all of it.
@@ -182,8 +214,12 @@ impl Allocator {
         put(&mut self.chunks, chunk, n);
     }
 
-    /// Hands out up to `want` > 0 adjacent blocks; `None` when nothing at all is free.
-    pub fn take(&mut self, want: u64, goal: Goal) -> Option<Fresh> {
+    /// Hands out up to `want` > 0 adjacent blocks; `None` when none is available.
+    pub fn take(&mut self, want: u64, goal: Goal, need: Need) -> Option<Fresh> {
+        let want = want.min(self.available(need));
+        if want == 0 {
+            return None;
+        }
         let colour = goal.file_block % MEGA_BLOCKS;
         let (start, len) = if want >= MEGA_BLOCKS && colour == 0 {
             self.take_chunks(want, goal)
@@ -341,9 +377,12 @@ mod tests {
     fn large_requests_are_aligned_by_physical_address() {
         let mut space = all(100, 7, 1 << 20);
         let goal = Goal::default();
-        let run = space.take(1024, goal).expect("room").run();
+        let run = space.take(1024, goal, Need::ToKeep).expect("room").run();
         assert_eq!(((run.block + 100) % 512, run.len), (0, 1024));
-        let huge = space.take(GIB_BLOCKS, goal).expect("room").run();
+        let huge = space
+            .take(GIB_BLOCKS, goal, Need::ToKeep)
+            .expect("room")
+            .run();
         assert_eq!(((huge.block + 100) % GIB_BLOCKS, huge.len), (0, GIB_BLOCKS));
     }
 
@@ -354,14 +393,21 @@ mod tests {
             file_block: 500,
             ..Goal::default()
         };
-        assert_eq!(space.take(2000, goal).expect("room").run().len, 12);
+        assert_eq!(
+            space
+                .take(2000, goal, Need::ToKeep)
+                .expect("room")
+                .run()
+                .len,
+            12
+        );
     }
 
     #[test]
     fn small_requests_leave_whole_gibibytes_whole() {
         let mut space = all(0, 512, 3 * GIB_BLOCKS);
         for _ in 0..500 * 512 {
-            let _ = space.take(1, Goal::default()).expect("room");
+            let _ = space.take(1, Goal::default(), Need::ToKeep).expect("room");
         }
         assert_eq!(space.stats().free_1g, 2);
     }
@@ -380,6 +426,7 @@ mod tests {
                         after,
                         total: 0,
                     },
+                    Need::ToKeep,
                 )
                 .expect("room")
                 .run();
@@ -404,7 +451,7 @@ mod tests {
             for (take, want, index) in steps {
                 if take {
                     let after = out.last().map(|f| f.run().end());
-                    let Some(fresh) = space.take(want, Goal { file_block: want, after, total: 0 }) else {
+                    let Some(fresh) = space.take(want, Goal { file_block: want, after, total: 0 }, Need::ToKeep) else {
                         prop_assert!(free.is_empty());
                         continue;
                     };
