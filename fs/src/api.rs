@@ -71,7 +71,25 @@ impl<P: Pmem> Fs<P> {
         inode.punch(off, len, how, report)
     }
 
-    /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before.
+    /// Makes bytes `off..off + len` zero without giving their storage back; what has none gets some, and the end of the file
+    /// moves there if it is before.
+    ///
+    /// Whole blocks become never written, one record for each extent; pages of them that are held are waited for as `how` says. On an
+    /// error, or after a crash, a part from the start on may be zero already; doing it again finishes it.
+    pub fn zero_range(
+        &self,
+        inode: &Inode<P>,
+        off: u64,
+        len: u64,
+        how: How<'_>,
+        report: &mut BreakReport<'_>,
+    ) -> Result<TruncateReport, TruncateError> {
+        let _inside = self.shared.gate.enter()?;
+        self.finish_waiting();
+        inode.zero_range(off, len, how, report)
+    }
+
+    /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before, unless `fill` says to keep it.
     ///
     /// Goes piece by piece, one record each, and the end of the file goes along: no storage lies behind it. On an error, or after a
     /// crash, the pieces before it stay.

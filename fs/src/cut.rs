@@ -84,7 +84,7 @@ impl<P: Pmem> Vnode<P> {
     ) -> Result<TruncateReport, TruncateError> {
         let end = off.checked_add(len).ok_or(TruncateError::FileTooBig)?;
         self.cuttable(off)?;
-        let end = end.min(self.stat().size.next_multiple_of(BLOCK_SIZE));
+        let end = end.min(MAX_SIZE);
         let pages = blocks_for(off)..(end / BLOCK_SIZE).max(blocks_for(off));
         let mut idle = break_layouts(&self.content, &self.mapping, pages.clone(), how, report)?;
         let now = self.shared.now();
@@ -99,7 +99,7 @@ impl<P: Pmem> Vnode<P> {
         })
     }
 
-    fn cuttable(&self, size: u64) -> Result<(), TruncateError> {
+    pub(crate) fn cuttable(&self, size: u64) -> Result<(), TruncateError> {
         if self.kind() != Kind::File {
             return Err(TruncateError::NotFile);
         }
@@ -156,7 +156,7 @@ impl<P: Pmem> Vnode<P> {
     }
 
     /// Step 3. False: somebody broke the rules, and the blocks stay out of use until the next mount, where they are free.
-    fn forget_pages(&self, idle: &Idle<'_, Content>, pages: Range<u64>) -> bool {
+    pub(crate) fn forget_pages(&self, idle: &Idle<'_, Content>, pages: Range<u64>) -> bool {
         let flush = |pfn, pages| self.flush(pfn, pages);
         let deleted = self.mapping.delete_entries(idle, pages, &flush);
         if let Err(error) = deleted {
@@ -190,7 +190,7 @@ impl<P: Pmem> Vnode<P> {
         }
     }
 
-    fn zero_edges(&self, off: u64, end: u64, whole: &Range<u64>) {
+    pub(crate) fn zero_edges(&self, off: u64, end: u64, whole: &Range<u64>) {
         let first = off.next_multiple_of(BLOCK_SIZE).min(end);
         self.zero_within(off, first);
         let last = (end / BLOCK_SIZE * BLOCK_SIZE).max(first);

@@ -289,7 +289,7 @@ impl From<OutOfMemory> for WriteError {
     }
 }
 
-/// Why a file was not cut (truncate, punch). It is as it was.
+/// Why a file was not cut (truncate, punch), or not zeroed. Unless it was to be zeroed, it is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TruncateError {
     /// Only files have content.
@@ -309,6 +309,16 @@ pub enum TruncateError {
 impl From<Gone> for TruncateError {
     fn from(gone: Gone) -> Self {
         Self::Change(gone.into())
+    }
+}
+
+impl From<WriteError> for TruncateError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotFile => Self::NotFile,
+            WriteError::FileTooBig => Self::FileTooBig,
+            WriteError::Change(error) => Self::Change(error),
+        }
     }
 }
 

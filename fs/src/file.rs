@@ -34,6 +34,8 @@ pub enum Fill {
     Unwritten,
     /// Zeroed: mapping it needs no further work.
     Zeroed,
+    /// As `Unwritten`, and the end of the file stays: see [`zero`](crate::zero).
+    KeepSize,
 }
 
 impl<P: Pmem> Vnode<P> {
@@ -116,7 +118,7 @@ impl<P: Pmem> Vnode<P> {
         outcome
     }
 
-    fn writable_file(&self) -> Result<(), WriteError> {
+    pub(crate) fn writable_file(&self) -> Result<(), WriteError> {
         if self.kind() != Kind::File {
             return Err(WriteError::NotFile);
         }
@@ -229,7 +231,7 @@ impl<P: Pmem> Vnode<P> {
     }
 
     /// Publishes `new`; the file ends at `end` or behind.
-    fn commit_written(
+    pub(crate) fn commit_written(
         &self,
         state: &mut State,
         new: Extent,
@@ -303,6 +305,9 @@ impl<P: Pmem> Vnode<P> {
             .filter(|end| *end <= MAX_SIZE)
             .ok_or(WriteError::FileTooBig)?;
         self.writable_file()?;
+        if fill == Fill::KeepSize {
+            return self.allocate_behind(off, end);
+        }
         if len == 0 {
             return Ok(());
         }
@@ -317,8 +322,13 @@ impl<P: Pmem> Vnode<P> {
 
     /// Makes `block` and what follows it up to byte `end` have storage, as far as one record reaches; returns where to go on.
     ///
-    /// The end of the file goes along in the same record: no storage lies behind it, also after an error or a crash.
-    fn allocate_piece(&self, block: u64, end: u64, fill: Fill) -> Result<u64, WriteError> {
+    /// Unless it is to stay, the end of the file goes along in the same record: no storage lies behind it, also after an error or a crash.
+    pub(crate) fn allocate_piece(
+        &self,
+        block: u64,
+        end: u64,
+        fill: Fill,
+    ) -> Result<u64, WriteError> {
         let last = blocks_for(end);
         let mut state = self.shared.state.lock();
         let hole_end = match self.spot(block) {
@@ -343,7 +353,7 @@ impl<P: Pmem> Vnode<P> {
             .shared
             .take(&mut state, want, self.goal(block, last - block))?;
         let Run { block: phys, len } = fresh.run();
-        let unwritten = fill == Fill::Unwritten;
+        let unwritten = fill != Fill::Zeroed;
         if !unwritten {
             fresh.zero(&self.shared.media, 0, len * BLOCK_SIZE);
         }
@@ -353,7 +363,10 @@ impl<P: Pmem> Vnode<P> {
             len,
             unwritten,
         };
-        let here = end.min((block + len) * BLOCK_SIZE);
+        let here = match fill {
+            Fill::KeepSize => 0,
+            _ => end.min((block + len) * BLOCK_SIZE),
+        };
         self.commit_written(&mut state, new, FreshSet::of(fresh), here)?;
         drop(state);
         if !unwritten {

@@ -436,19 +436,12 @@ fn claim_used<P: Pmem>(
     ino: Ino,
     claims: &mut Claims,
 ) -> Result<bool, MountError> {
-    let used = ground.in_use(ino)?;
-    if used {
-        claim(ground, ino, claims)?;
-    }
-    Ok(used)
-}
-
-fn claim<P: Pmem>(ground: Ground<'_, P>, ino: Ino, claims: &mut Claims) -> Result<(), MountError> {
-    let map = ground.load(ino)?.map;
-    let more = map.len() + map.nodes();
-    claims.try_reserve(more).map_err(|_| OutOfMemory)?;
-    claims.extend(map.runs().map(|run| (run, ino)));
-    Ok(())
+    let mut claim = |run| {
+        claims.try_reserve(1).map_err(|_| OutOfMemory)?;
+        claims.push((run, ino));
+        Ok(())
+    };
+    Ok(ground.claims(ino, &mut claim)?)
 }
 
 /// What no inode claims; refuses claims that overlap, unless they may.

@@ -45,6 +45,7 @@ mod symlink;
 mod sync;
 mod table;
 mod worker;
+mod zero;
 
 pub use api::CreateSizedError;
 pub use attr::{NewInode, Owner, SetAttr};

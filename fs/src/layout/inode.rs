@@ -241,6 +241,12 @@ impl InodeImage {
         first_word as u16 != 0 && first_word >> 32 != 0
     }
 
+    /// Words of a table entry that mean something: by its attributes, the first 8 words. A reader may leave the others zero.
+    #[must_use]
+    pub fn used_words(core: &[u64; CORE_WORDS]) -> usize {
+        CORE_WORDS + Self::body_words(&Core::from_words(core).0)
+    }
+
     /// Reads a table entry and checks what it says about itself; its extents are checked by whoever loads them.
     pub fn decode(words: &[u64; 32], uuid: &[u8; 16], ino: Ino) -> Result<Self, InodeFault> {
         let (head, body) = words.split_at(CORE_WORDS);

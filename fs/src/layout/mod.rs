@@ -21,6 +21,7 @@ mod extent;
 mod geometry;
 mod inode;
 mod node;
+mod sum;
 mod superblock;
 
 pub use dentry::{DENTRY_SIZE, Dentry, HEAD_NAME, NAME_MAX, TAIL_NAME, name_hash, slots_for};
@@ -35,8 +36,7 @@ pub use superblock::{
     FEATURES_KNOWN, SUPERBLOCK_SIZE, SuperBlock, SuperblockFault, SuperblockFaultKind, VERSION,
 };
 
-use crc::{CRC_32_ISCSI, Crc, Digest, Table};
-use zerocopy::IntoBytes;
+pub use sum::{Running, Sum, crc32c};
 
 /// Bytes of a block, the unit of allocation; the size of a small page.
 pub const BLOCK_SIZE: u64 = 4096;
@@ -51,77 +51,6 @@ pub type Ino = u32;
 
 /// The root directory.
 pub const ROOT: Ino = 1;
-
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-
-/// A running CRC-32C, the checksum of every structure of the format.
-pub struct Sum(Digest<'static, u32, Table<16>>);
-
-impl Sum {
-    /// Starts a sum; `seed` binds it to the file system and the place, so that a structure in a wrong place is found.
-    #[must_use]
-    pub fn new(uuid: &[u8; 16], place: u64) -> Self {
-        let mut digest = CRC32C.digest();
-        digest.update(uuid);
-        digest.update(&place.to_le_bytes());
-        Self(digest)
-    }
-
-    /// Adds bytes.
-    #[must_use]
-    pub fn bytes(mut self, data: &[u8]) -> Self {
-        self.0.update(data);
-        self
-    }
-
-    /// Adds words, each little-endian.
-    #[must_use]
-    pub fn words(mut self, data: &[u64]) -> Self {
-        const { assert!(cfg!(target_endian = "little")) }
-        self.0.update(data.as_bytes());
-        self
-    }
-
-    /// The checksum of all that was added.
-    #[must_use]
-    pub fn finish(self) -> u32 {
-        self.0.finalize()
-    }
-}
-
-/// The CRC-32C of `data`, bound to nothing; what the shell's `sum` prints.
-#[must_use]
-pub fn crc32c(data: &[u8]) -> u32 {
-    CRC32C.checksum(data)
-}
-
-/// CRC-32C over data that arrives in pieces.
-pub struct Running(Digest<'static, u32, Table<16>>);
-
-impl Running {
-    /// A sum over nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(CRC32C.digest())
-    }
-
-    /// Adds the next piece.
-    pub fn update(&mut self, data: &[u8]) {
-        self.0.update(data);
-    }
-
-    /// The checksum.
-    #[must_use]
-    pub fn finish(self) -> u32 {
-        self.0.finalize()
-    }
-}
-
-impl Default for Running {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// The 8 words of a 64-byte line.
 pub(crate) fn line_words(line: &[u8; 64]) -> [u64; 8] {

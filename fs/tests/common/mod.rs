@@ -6,6 +6,7 @@ pub mod patched;
 pub mod process;
 pub mod sample;
 pub mod undo;
+pub mod sparse;
 
 use std::sync::Arc;
 
