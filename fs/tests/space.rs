@@ -9,8 +9,9 @@ use common::sparse::Sparse;
 use common::{backing, content, forever, formatted, options, truncate};
 use dax::layout::BreakReport;
 use dax::pmem::{Pmem, RamPmem};
+use fs::error::{TruncateError, WriteError};
 use fs::layout::crc32c;
-use fs::{Fill, Fs, Inode, MkfsError, MkfsOptions, TruncateError, WriteError, fsck, mkfs};
+use fs::{Fill, Fs, Inode, MkfsError, MkfsOptions, fsck, mkfs};
 
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
