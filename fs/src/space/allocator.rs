@@ -59,6 +59,18 @@ pub struct SpaceStats {
     pub fragments: u64,
 }
 
+impl SpaceStats {
+    /// The ageing metric: how much of the free space lies in whole aligned 2 MiB, in percent. 100 if nothing is free.
+    #[must_use]
+    pub const fn aligned_percent(&self) -> u64 {
+        if self.free == 0 {
+            return 100;
+        }
+        let percent = self.free_2m.saturating_mul(100 * MEGA_BLOCKS) / self.free;
+        if percent > 100 { 100 } else { percent }
+    }
+}
+
 /// Free runs. Internally all places are frame numbers: block + `base`.
 #[derive(Debug)]
 pub struct Allocator {

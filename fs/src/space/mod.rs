@@ -42,6 +42,8 @@
 //!
 //! `unlink` writes no node at all.
 
+#[cfg(all(test, not(any(loom, shuttle, miri))))]
+mod ageing;
 mod allocator;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod exhaustive;

@@ -208,6 +208,8 @@ fn df(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         ("free_blocks", s.space.free.into()),
         ("free_2m", s.space.free_2m.into()),
         ("free_1g", s.space.free_1g.into()),
+        ("aligned_percent", s.space.aligned_percent().into()),
+        ("reserved", s.reserved.into()),
         ("quarantined", s.quarantined.into()),
         ("inodes", s.inodes.into()),
         ("inodes_used", s.inodes_used.into()),
