@@ -15,7 +15,7 @@ use fs::layout::{
     BLOCK_SIZE, Block, Core, DENTRY_SIZE, Dentry, Extent, Geometry, HEAD_NAME, INODE_SIZE,
     InodeImage, SUPERBLOCK_SIZE, SuperBlock, TAIL_NAME, slots_for,
 };
-use fs::media_inode::{Ground, LeafRef, Loaded};
+use fs::media_inode::{Ground, Loaded};
 use fs::{Ino, choose_superblock};
 use serde_json::{Value, json};
 use zerocopy::FromBytes;
@@ -53,7 +53,7 @@ enum What {
         /// Its number.
         ino: Ino,
     },
-    /// The extents of an inode, and its leaves.
+    /// The extents of an inode, and the nodes they stand in.
     Extents {
         /// Its number.
         ino: Ino,
@@ -287,21 +287,17 @@ impl On<'_> {
 
     fn extents(&self, ino: Ino) -> Result<()> {
         let loaded = self.load(ino)?;
-        for LeafRef {
-            first,
-            count,
-            block,
-        } in &loaded.leaves
-        {
-            self.form
-                .row(&json!({ "leaf": block, "first": first, "extents": count }));
+        for (level, node) in loaded.map.tree() {
+            self.form.row(&json!({
+                "node": node.block, "level": level, "first": node.first, "entries": node.count,
+            }));
         }
         for Extent {
             file,
             phys,
             len,
             unwritten,
-        } in loaded.map.as_slice()
+        } in loaded.map.iter()
         {
             self.form.row(
                 &json!({ "file_block": file, "block": phys, "blocks": len, "unwritten": unwritten }),
@@ -369,7 +365,7 @@ impl On<'_> {
         for ino in 1..self.ground().initialised()? {
             if self.ground().in_use(ino)? {
                 match self.ground().load(ino) {
-                    Ok(loaded) => claims.extend(runs(&loaded)),
+                    Ok(loaded) => claims.extend(loaded.map.runs()),
                     Err(why) => self
                         .form
                         .row(&json!({ "inode": ino, "fault": why.to_string() })),
@@ -391,16 +387,4 @@ impl On<'_> {
         }
         Ok(())
     }
-}
-
-fn runs(loaded: &Loaded) -> impl Iterator<Item = Run> {
-    let extents = loaded.map.as_slice().iter().map(|extent| Run {
-        block: extent.phys,
-        len: extent.len,
-    });
-    let leaves = loaded.leaves.iter().map(|leaf| Run {
-        block: leaf.block,
-        len: 1,
-    });
-    extents.chain(leaves)
 }

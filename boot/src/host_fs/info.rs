@@ -46,6 +46,8 @@ fn facts(fs: &Mounted) -> Value {
         "free": space.space.free,
         "free_2m": space.space.free_2m,
         "free_1g": space.space.free_1g,
+        "aligned_percent": space.space.aligned_percent(),
+        "reserved": space.reserved,
         "fragments": space.space.fragments,
         "inodes": space.inodes,
         "inodes_used": space.inodes_used,

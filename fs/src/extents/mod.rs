@@ -234,6 +234,14 @@ impl ExtentMap {
         leaves + self.index.iter().map(Vec::len).sum::<usize>()
     }
 
+    /// All nodes with their levels, lowest first.
+    pub fn tree(&self) -> impl Iterator<Item = (u8, NodeRef)> {
+        let leaves = self.leaves.iter().map(|leaf| (0, leaf.as_ref()));
+        let leaves = leaves.filter(|(_, leaf)| leaf.block != NO_BLOCK);
+        let index = (1..).zip(&self.index);
+        leaves.chain(index.flat_map(|(level, nodes)| nodes.iter().map(move |node| (level, *node))))
+    }
+
     /// The blocks of all nodes.
     pub fn node_blocks(&self) -> impl Iterator<Item = Block> {
         let leaves = self.leaves.iter().map(|leaf| leaf.block);

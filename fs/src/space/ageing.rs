@@ -14,7 +14,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 
@@ -136,7 +139,9 @@ fn free_space_stays_in_large_pieces_as_the_disk_grows_old() {
     }
     let stats = disk.space.stats();
     let (aged, large) = (stats.aligned_percent(), disk.large_aligned());
-    println!("free in whole 2 MiB: {emptied} % when half emptied, {aged} % after ten turnovers; {large} % of large files");
+    println!(
+        "free in whole 2 MiB: {emptied} % when half emptied, {aged} % after ten turnovers; {large} % of large files"
+    );
     assert!(aged >= 90, "{aged} %: {stats:?}");
     assert!(large >= 80, "{large} % of large files are in large pieces");
 }
