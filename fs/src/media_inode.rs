@@ -244,7 +244,8 @@ impl<P: Pmem> Ground<'_, P> {
 
     /// What mounting asks of an inode: whether it is in use, and then the runs that it claims, each to `each`.
     ///
-    /// A free inode costs one line, an empty file one line and its checksum; only an inode with nodes takes memory.
+    /// An inode that was never used costs one line, an empty file one line and its checksum; only an inode with nodes takes memory. One
+    /// that is no longer used must be whole too: a damaged first word must not make its blocks free.
     pub fn claims(
         &self,
         ino: Ino,
@@ -257,7 +258,8 @@ impl<P: Pmem> Ground<'_, P> {
             source,
         };
         let core: [u64; CORE_WORDS] = self.media.words(offset).map_err(bad)?;
-        if !InodeImage::in_use(core[0]) {
+        let used = InodeImage::in_use(core[0]);
+        if !used && core[0] == 0 && core[3] == 0 {
             return Ok(false);
         }
         let mut words = [0; INODE_SIZE as usize / 8];
@@ -267,6 +269,9 @@ impl<P: Pmem> Ground<'_, P> {
         self.media.read_words(at, body).map_err(bad)?;
         let wrong = |fault| Corrupt::Inode { ino, offset, fault };
         let inode = InodeImage::decode(&words, self.uuid, ino).map_err(wrong)?;
+        if !used {
+            return Ok(false);
+        }
         if inode.core.depth > 0 {
             self.load(ino)?.map.runs().try_for_each(each)?;
             return Ok(true);

@@ -5,8 +5,8 @@ pub mod model;
 pub mod patched;
 pub mod process;
 pub mod sample;
-pub mod undo;
 pub mod sparse;
+pub mod undo;
 
 use std::sync::Arc;
 
