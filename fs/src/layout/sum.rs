@@ -1,7 +1,7 @@
 //! CRC-32C, the checksum of every structure: by the CPU's instruction where it has one, by the tables of the `crc` crate elsewhere.
 //!
-//! The instruction works on general registers, so that a kernel without vector registers may use it too. It is 6 times as fast on
-//! an inode, which a mount reads by the million.
+//! The instruction works on general registers, so that a kernel without vector registers may use it too. It is for inodes, which a
+//! mount reads by the million.
 
 #![expect(
     unsafe_code,
