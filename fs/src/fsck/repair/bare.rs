@@ -93,8 +93,8 @@ impl<P: Pmem> Bare<'_, P> {
             Problem::Corrupt(
                 Corrupt::InodeMedia { ino, .. }
                 | Corrupt::Inode { ino, .. }
-                | Corrupt::LeafMedia { ino, .. }
-                | Corrupt::Leaf { ino, .. }
+                | Corrupt::NodeMedia { ino, .. }
+                | Corrupt::Node { ino, .. }
                 | Corrupt::TextMedia { ino, .. }
                 | Corrupt::Text { ino, .. }
                 | Corrupt::NoText(ino),

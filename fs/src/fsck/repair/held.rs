@@ -79,9 +79,9 @@ impl<P: Pmem> Fs<P> {
             inode
                 .attr
                 .lock()
-                .leaves
-                .iter()
-                .any(|leaf| leaf.block == block)
+                .map
+                .node_blocks()
+                .any(|node| node == block)
         };
         let (winner, loser) = if is_leaf(&other) {
             (other, owner)
@@ -101,9 +101,9 @@ impl<P: Pmem> Fs<P> {
         let leaf = inode
             .attr
             .lock()
-            .leaves
-            .iter()
-            .any(|leaf| leaf.block == block);
+            .map
+            .node_blocks()
+            .any(|node| node == block);
         // A leaf keeps its block; of two extents the first one in the file does.
         let found: Vec<Extent> = self
             .overlapping(inode, run)
@@ -184,7 +184,7 @@ impl<P: Pmem> Fs<P> {
     /// Makes a directory's size cover its storage.
     fn cover(&self, ino: Ino) -> Result<(), RepairError> {
         let dir = self.inode(ino)?;
-        let last = dir.attr.lock().map.as_slice().last().map_or(0, Extent::end);
+        let last = dir.attr.lock().map.iter().last().map_or(0, Extent::end);
         if last > dir.stat().blocks + MOST_HOLES {
             return self.shorten(&dir);
         }
@@ -285,7 +285,7 @@ impl<P: Pmem> Fs<P> {
 /// The run in which an inode claims `block`.
 fn claim_at<P: Pmem>(inode: &Inode<P>, block: Block) -> Run {
     let attr = inode.attr.lock();
-    let extents = attr.map.as_slice().iter();
+    let extents = attr.map.iter();
     let mut runs = extents.map(|extent| Run {
         block: extent.phys,
         len: extent.len,
