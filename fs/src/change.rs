@@ -185,7 +185,8 @@ impl<P: Pmem> Vnode<P> {
     /// Commits a change of the extents, and what `change` does to the attributes, in one record. `set` holds the new blocks that the
     /// change names; one fence makes them and new nodes durable first. `after` sees the transaction, for what it freed.
     ///
-    /// The change was made under this hold of the commit lock. On an error nothing has changed and the new blocks are free again.
+    /// The change was made under this hold of the commit lock. If it changes no extent, the attributes are committed all the same. On an
+    /// error nothing has changed and the new blocks are free again.
     pub(crate) fn commit_map<R>(
         &self,
         state: &mut State,
@@ -216,7 +217,11 @@ impl<P: Pmem> Vnode<P> {
         let mut plan = {
             let map = &mut self.attr.lock().map;
             let fits = |root: &Root| fits(&edit.old.body, root);
-            let plan = Plan::new(map, extents, &fits, &Limits::MEDIA)?;
+            let plan = if extents.is_nothing() {
+                Plan::unchanged(map, root_of(&edit.old))
+            } else {
+                Plan::new(map, extents, &fits, &Limits::MEDIA)?
+            };
             map.make_room(&plan)?;
             plan
         };
@@ -267,6 +272,12 @@ impl<P: Pmem> Vnode<P> {
         drop(plan);
         Ok(result)
     }
+}
+
+/// The entries of an inode.
+fn root_of(image: &InodeImage) -> Root {
+    let entries = usize::from(image.core.entries);
+    image.body.iter().take(entries).copied().collect()
 }
 
 /// Runs of the inode and, of what it had, in quarantine, after the change.

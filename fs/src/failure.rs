@@ -3,7 +3,7 @@
 //! What could not be read is an error of the one read, fault or lookup that wanted it, and writing the bytes whole mends it: every store
 //! tells the region which lines are new. Nothing is remembered here; the region's list of bad ranges is the only one.
 //!
-//! An error in an inode or leaf leaves its blocks unknown, so that free space is unknown: such a file system is mounted read-only.
+//! An error in an inode or node of extents leaves its blocks unknown, so that free space is unknown: such a file system is mounted read-only.
 
 use core::ops::Range;
 

@@ -56,7 +56,7 @@ pub struct MountReport {
     pub superblock: Option<SuperblockFault>,
     /// Nothing can be changed: the region cannot be written, or there is an inode that cannot be read.
     pub read_only: bool,
-    /// The first inode or leaf that the medium could not give. Its blocks are unknown, so that nothing may be allocated.
+    /// The first inode or node of extents that the medium could not give. Its blocks are unknown, so that nothing may be allocated.
     pub unreadable: Option<Corrupt>,
 }
 

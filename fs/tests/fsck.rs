@@ -87,7 +87,7 @@ fn every_word(image: &Image) -> Count {
     let replayed = replayed(image);
     let mut count = Count::default();
     for (at, what) in &image.places {
-        let few = if *what == "leaf" { 3 } else { usize::MAX };
+        let few = if *what == "node" { 3 } else { usize::MAX };
         for value in damaged(image.words[*at]).into_iter().take(few) {
             arena.put(*at, value);
             let report = fsck(&arena);

@@ -137,7 +137,7 @@ impl Below<'_> {
 pub(crate) type Fits<'a> = &'a dyn Fn(&Root) -> bool;
 
 impl Plan {
-    /// The shape of `map` after `edit`: the lowest level that the inode can take becomes its entries.
+    /// The shape of `map` after `edit`, which changes something: the lowest level that the inode can take becomes its entries.
     pub fn new(
         map: &ExtentMap,
         edit: Edit,
@@ -187,6 +187,27 @@ impl Plan {
             nodes: 0,
         };
         Ok(plan.counted(map)?)
+    }
+
+    /// The plan that leaves `map` as it is; `root` is what the inode says now.
+    pub fn unchanged(map: &ExtentMap, root: Root) -> Self {
+        let stays = |_: &Vec<NodeRef>| Level {
+            at: 0..0,
+            new: ArrayVec::new(),
+            refs: Vec::new(),
+        };
+        Self {
+            at: 0..0,
+            leaves: ArrayVec::new(),
+            levels: map.index.iter().map(stays).collect(),
+            root,
+            depth: map.depth(),
+            retired: Vec::new(),
+            out: Vec::new(),
+            extents: map.extents,
+            blocks: map.blocks,
+            nodes: map.nodes(),
+        }
     }
 
     /// All extents in the inode, if it can take them.

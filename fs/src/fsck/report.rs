@@ -67,8 +67,8 @@ pub enum Structure {
     State,
     /// An inode.
     Inode,
-    /// A leaf of extents.
-    Leaf,
+    /// A node of extents.
+    Node,
     /// A directory's entry.
     Entry,
     /// A block of a file or directory.
@@ -111,7 +111,7 @@ pub enum Problem {
     /// The state block is wrong.
     #[error(transparent)]
     State(#[from] StateFault),
-    /// An inode, leaf or directory entry is wrong.
+    /// An inode, node of extents or directory entry is wrong.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
     /// Two inodes claim a block.
@@ -381,7 +381,7 @@ const fn of_corrupt(corrupt: &Corrupt) -> Structure {
         }
         Corrupt::NoText(_) => Structure::Inode,
         Corrupt::TextMedia { .. } | Corrupt::Text { .. } => Structure::Block,
-        Corrupt::NodeMedia { .. } | Corrupt::Node { .. } => Structure::Leaf,
+        Corrupt::NodeMedia { .. } | Corrupt::Node { .. } => Structure::Node,
         Corrupt::DentryMedia { .. } | Corrupt::Dentry { .. } => Structure::Entry,
     }
 }

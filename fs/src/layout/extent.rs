@@ -18,7 +18,7 @@ pub struct RawExtent {
     pub file_block: U32,
     /// Blocks; the top bit says "never written".
     pub len: U32,
-    /// First block of the region; in an index entry, the block of the leaf.
+    /// First block of the region; in an entry that names a node, the node's.
     pub phys: U64,
 }
 

@@ -93,7 +93,7 @@ fn places(fs: &Fs<Arc<RamPmem>>, ram: &RamPmem) -> Vec<(usize, &'static str)> {
     for ino in 1..word(ram, g.state_off()) as u32 {
         let off = g.inode_off(ino);
         let first = word(ram, off);
-        let (entries, leaves) = ((first >> 16) as u8, (first >> 24) as u8 == 1);
+        let (entries, nodes) = ((first >> 16) as u8, (first >> 24) as u8 == 1);
         assert!(usize::from(entries) <= INLINE_EXTENTS);
         if first as u16 >> 12 == 0o12 {
             if entries == 0 {
@@ -115,9 +115,11 @@ fn places(fs: &Fs<Arc<RamPmem>>, ram: &RamPmem) -> Vec<(usize, &'static str)> {
             continue;
         }
         add(off, 64 + 16 * u64::from(entries), "inode");
-        for entry in (0..entries).filter(|_| leaves && first >> 32 != 0) {
+        for entry in (0..entries).filter(|_| nodes && first >> 32 != 0) {
             let block = word(ram, off + 64 + 16 * u64::from(entry) + 8);
-            add(block * BLOCK_SIZE, BLOCK_SIZE, "leaf");
+            // What is behind a node's entries means nothing, as behind an inode's.
+            let entries = word(ram, block * BLOCK_SIZE + 8) >> 32 & 0xffff;
+            add(block * BLOCK_SIZE, 32 + 16 * entries, "node");
         }
         assert!(off + INODE_SIZE <= g.data_block() * BLOCK_SIZE);
     }

@@ -68,14 +68,14 @@ pub(super) fn round<'a, P: Pmem>(
 }
 
 impl<P: Pmem> Fs<P> {
-    /// Takes a block away from one of its two owners. A leaf is its inode's: its checksum says so.
+    /// Takes a block away from one of its two owners. A node of extents is its inode's: its checksum says so.
     fn part(&self, block: Block, first: Ino, second: Ino) -> Result<(), RepairError> {
         let owner = self.inode(first)?;
         if first == second {
             return self.part_from_itself(&owner, block);
         }
         let other = self.inode(second)?;
-        let is_leaf = |inode: &Inode<P>| {
+        let is_node = |inode: &Inode<P>| {
             inode
                 .attr
                 .lock()
@@ -83,7 +83,7 @@ impl<P: Pmem> Fs<P> {
                 .node_blocks()
                 .any(|node| node == block)
         };
-        let (winner, loser) = if is_leaf(&other) {
+        let (winner, loser) = if is_node(&other) {
             (other, owner)
         } else {
             (owner, other)
@@ -98,16 +98,16 @@ impl<P: Pmem> Fs<P> {
 
     fn part_from_itself(&self, inode: &Arc<Inode<P>>, block: Block) -> Result<(), RepairError> {
         let run = claim_at(inode, block);
-        let leaf = inode
+        let node_of_its = inode
             .attr
             .lock()
             .map
             .node_blocks()
             .any(|node| node == block);
-        // A leaf keeps its block; of two extents the first one in the file does.
+        // A node keeps its block; of two extents the first one in the file does.
         let found: Vec<Extent> = self
             .overlapping(inode, run)
-            .skip(usize::from(!leaf))
+            .skip(usize::from(!node_of_its))
             .collect();
         for piece in found {
             self.take_away(inode, &piece)?;

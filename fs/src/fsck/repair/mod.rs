@@ -15,7 +15,7 @@
 //! | 4 | root | an empty one |
 //! | 5 | entries: damaged, naming nothing, second names | removed |
 //! | 6 | damaged inodes | cleared, now that nothing names them |
-//! | 7 | blocks with two owners | a leaf is its inode's; else the second owner reads zeroes there. A copy would show one file's bytes in the other |
+//! | 7 | blocks with two owners | a node is its inode's; else the second owner reads zeroes there. A copy would show one file's bytes in the other |
 //! | 8 | holes in directories | an empty block; a directory that is mostly hole is cleared |
 //! | 9 | kinds in entries, parents | by the inode, and by where the directory stands |
 //! | 10 | without a path | a name in `/lost+found`; a ring of directories is cut first |
