@@ -343,10 +343,6 @@ fn one_repair_is_enough_for_any_changed_word() {
     let region = Arc::new(Undo::new(&image.words));
     let mut repaired = 0;
     for (at, what) in &image.places {
-        let step = if *what == "node" { 97 } else { 1 };
-        if !at.is_multiple_of(step) {
-            continue;
-        }
         let sound = image.words[*at];
         for value in [sound ^ 1 << (at % 64), u64::MAX] {
             if value == sound {
