@@ -127,7 +127,7 @@ impl World {
 
     fn take(&mut self, want: u64) {
         self.space.promise(1).expect("memory");
-        let Some(fresh) = self.space.take(want, Goal::default()) else {
+        let Some(fresh) = self.space.take(want, Goal::default(), Need::ToKeep) else {
             self.space.withdraw(1);
             return assert!(self.free.is_empty(), "blocks are free, and none is given");
         };
