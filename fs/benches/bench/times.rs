@@ -36,5 +36,12 @@ fn operations(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, operations);
+criterion_group!(
+    name = benches;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20);
+    targets = operations
+);
 criterion_main!(benches);

@@ -7,5 +7,5 @@ pub mod memory;
 pub mod world;
 
 pub use counted::{Counted, Counts};
-pub use memory::{Bytes, memory};
+pub use memory::{Bytes, memory, untouched};
 pub use world::{Op, World};

@@ -8,7 +8,7 @@
 use std::arch::asm;
 use std::ptr::NonNull;
 
-use dax::pmem::{FlushOp, MappedPmem, Persistence};
+use dax::pmem::{FlushOp, MappedPmem, Persistence, Pmem};
 use memmap2::{MmapMut, MmapOptions};
 
 /// Memory that stays until the process ends.
@@ -31,6 +31,20 @@ pub fn memory(len: usize) -> Bytes {
         page[0] = 1;
         page[0] = 0;
     }
+    Bytes {
+        start: map.as_mut_ptr(),
+        len,
+    }
+}
+
+/// `len` bytes of memory until the process ends, none of them touched: the machine need not have them all.
+///
+/// # Panics
+/// If there is no room for them.
+#[must_use]
+pub fn untouched(len: usize) -> Bytes {
+    let options = MmapOptions::new().len(len).no_reserve_swap().clone();
+    let map: &'static mut MmapMut = Box::leak(Box::new(options.map_anon().expect("room")));
     Bytes {
         start: map.as_mut_ptr(),
         len,
@@ -72,9 +86,58 @@ impl Bytes {
         unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) };
     }
 
+    /// Copies as [`Bytes::memcpy`], writes each line back, and fences. `at` and the length are multiples of 64.
+    pub fn memcpy_write_back(self, at: usize, data: &[u8]) {
+        self.memcpy(at, data);
+        let region = self.pmem();
+        region.flush(at as u64, data.len() as u64);
+        region.fence();
+    }
+
+    /// Whether the CPU can store 64 bytes at once past the caches: bit 28 of ECX of CPUID leaf 7.
+    #[must_use]
+    pub fn has_movdir64b() -> bool {
+        std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 28 != 0
+    }
+
+    /// Copies 64 bytes at a time past the caches, then fences. `at` and the length are multiples of 64.
+    ///
+    /// # Panics
+    /// If the CPU cannot.
+    pub fn movdir64b(self, at: usize, data: &[u8]) {
+        assert!(Self::has_movdir64b());
+        assert!(at.is_multiple_of(64) && data.len().is_multiple_of(64));
+        let (mut to, mut from) = (self.target(at, data.len()), data.as_ptr());
+        for _ in 0..data.len() / 64 {
+            // SAFETY: the CPU has it; both ranges are valid for 64 bytes, and the target is aligned.
+            unsafe {
+                asm!("movdir64b {to}, [{from}]", to = in(reg) to, from = in(reg) from, options(nostack, preserves_flags));
+                (to, from) = (to.add(64), from.add(64));
+            }
+        }
+        // SAFETY: only orders.
+        unsafe { std::arch::x86_64::_mm_sfence() };
+    }
+
+    /// Gives the memory back to the machine; it reads as zeroes afterwards.
+    ///
+    /// # Panics
+    /// If the machine refuses.
+    pub fn give_back(self) {
+        // SAFETY: a private mapping of this process; nobody has a reference to it, and whoever reads it later finds zeroes.
+        let done = unsafe {
+            nix::sys::mman::madvise(
+                NonNull::new(self.start.cast()).expect("mapped"),
+                self.len,
+                nix::sys::mman::MmapAdvise::MADV_DONTNEED,
+            )
+        };
+        done.expect("madvise");
+    }
+
     /// Copies with the widest stores past the caches that every x86_64 CPU has (16 bytes), then fences. `at` and the length are
     /// multiples of 64.
-    pub fn stream(self, at: usize, data: &[u8]) {
+    pub fn movntdq(self, at: usize, data: &[u8]) {
         use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128};
         assert!(at.is_multiple_of(64) && data.len().is_multiple_of(64));
         let to = self.target(at, data.len()).cast::<__m128i>();

@@ -130,10 +130,20 @@ impl<P: Pmem> World<P> {
     /// When the region cannot take it.
     #[must_use]
     pub fn new(pmem: P, files: usize) -> Self {
+        // All stay in memory, as the other file systems' do.
+        Self::with_room(pmem, files, 4 * files)
+    }
+
+    /// As [`World::new`], with about `keep` inodes in memory.
+    ///
+    /// # Panics
+    /// When the region cannot take it.
+    #[must_use]
+    pub fn with_room(pmem: P, files: usize, keep: usize) -> Self {
         let len = pmem.len();
         format(&pmem, files as u32 + 1024);
         let fs = Fs::mount(pmem, backing(len)).expect("mount");
-        fs.keep_inodes(4 * files);
+        fs.keep_inodes(keep);
         let file = fs.create("/content", 0o644).expect("create");
         Self {
             root: fs.root().expect("root"),
@@ -142,6 +152,16 @@ impl<P: Pmem> World<P> {
             data: vec![0x5a; PAGE],
             cookie: 0,
         }
+    }
+
+    /// The `i`-th file that was created.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn find(&self, i: usize) -> Arc<Inode<P>> {
+        let name = NameOf::new(b'f', i);
+        self.fs.lookup(&self.root, name.name()).expect("created")
     }
 
     /// Does `op` for the `i`-th time.
