@@ -30,6 +30,8 @@ mod pmem;
 mod reboot;
 #[path = "exec/removal.rs"]
 mod removal;
+#[path = "exec/repair.rs"]
+mod repair;
 #[path = "exec/script.rs"]
 mod script;
 #[path = "exec/selftest.rs"]
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         waits::CASES,
         leases::CASES,
         removal::CASES,
+        repair::CASES,
         machines::CASES,
         files::CASES,
         exchange::CASES,

@@ -7,8 +7,8 @@ use crate::thread::{self, SpawnError};
 use alloc::string::String;
 use alloc::sync::Arc;
 use dax::xarray::NodePool;
-use fs::Backing;
 use fs::error::{Busy, MountError, UnmountError};
+use fs::{Backing, RepairReport};
 use mm::addr::{PageSize, Pfn};
 use mm::mem::OutOfMemory;
 use mm::sync::{LockClass, Mutex, MutexGuard};
@@ -115,6 +115,15 @@ impl Machine {
             device: device.name,
         });
         Ok(fs)
+    }
+
+    /// Repairs the file system on a device that is not mounted. The caller holds the volume lock ([`Machine::steady`]).
+    ///
+    /// # Errors
+    /// The device is removed, or no memory: see [`MountFailure`]. What stopped the repair itself stands in its report.
+    pub fn repair(&self, device: &Device) -> Result<RepairReport, MountFailure> {
+        let backing = backing(device)?;
+        Ok(fs::repair(&*device.memory, &backing, &mut |_| ()))
     }
 
     /// Unmounts; the file system stays mounted when it is in use.

@@ -15,7 +15,7 @@ use fs::error::{
     ChangeError, CreateError, LookupError, MountError, ReadError, ReadlinkError, RemoveError,
     RenameError, SetAttrError, TruncateError, UnmountError, WriteError,
 };
-use fs::{CreateSizedError, Gone, MkfsError, RemovalError};
+use fs::{CreateSizedError, Gone, MkfsError, RemovalError, RepairError};
 use mm::aspace::{FaultError, MapError};
 use mm::gup::GupError;
 use mm::pgmap::PgmapError;
@@ -42,7 +42,7 @@ fn advice_for(kind: &str) -> Option<Cow<'static, str>> {
         "too_many_symlinks" => "`readlink` shows where each leads",
         "no_inodes" => "`df` shows the inodes, `rm` frees some",
         "not_empty" => "remove what is in it first",
-        "corrupt" => "`umount`, then `fsck` tells more",
+        "corrupt" => "`umount`, then `fsck` tells more; `fsck --repair` mends what it can",
         "no_such_pmem" => "`pmem` lists them",
         "no_pmem" => "start the machine with --pmem",
         "no_such_disk" => "start the machine with --disk",
@@ -160,6 +160,14 @@ failure! {
         MountFailure::Mount(MountError::OutOfMemory(_)) | MountFailure::OutOfMemory(_) | MountFailure::Thread(_) => "out_of_memory",
         MountFailure::Mount(_) => "corrupt",
     };
+    RepairError => |e| match e {
+        RepairError::ReadOnly => "read_only",
+        RepairError::OutOfMemory(_) => "out_of_memory",
+        RepairError::Ring(_) | RepairError::Mount(_) => "corrupt",
+        RepairError::Change(e) => e.kind(),
+        RepairError::Create(e) => e.kind(),
+        RepairError::Lookup(e) => e.kind(),
+    };
     UmountFailure => |e| match e {
         UmountFailure::NotMounted => "not_mounted",
         UmountFailure::Busy { .. } | UmountFailure::Unmount(UnmountError::Busy(_) | UnmountError::InUse) => "busy",
@@ -258,6 +266,17 @@ failure! {
     };
 }
 
+/// A file system with this many problems, after a repair that could do no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{0} problems are left")]
+pub struct Left(pub usize);
+
+impl Failure for Left {
+    fn kind(&self) -> &'static str {
+        "unsound"
+    }
+}
+
 /// A file system with this many problems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{0} problems")]
@@ -266,6 +285,10 @@ pub struct Unsound(pub usize);
 impl Failure for Unsound {
     fn kind(&self) -> &'static str {
         "unsound"
+    }
+
+    fn advice(&self) -> Option<Cow<'static, str>> {
+        Some("`fsck --repair` mends what it can".into())
     }
 }
 

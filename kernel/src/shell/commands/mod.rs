@@ -2,6 +2,7 @@
 
 mod attributes;
 mod bench;
+mod check;
 mod cut;
 mod dma;
 mod errors;
@@ -61,7 +62,7 @@ const COMMANDS: &[Command<Machine>] = &[
     volume::MOUNT,
     volume::UMOUNT,
     volume::DF,
-    volume::FSCK,
+    check::FSCK,
     errors::POISON,
     errors::BADBLOCKS,
     names::LS,

@@ -1,6 +1,5 @@
 //! `mkfs`, `mount`, `umount`, `df`.
 
-use super::failures::Unsound;
 use super::{Done, Missing, command, mounted};
 use crate::machine::{Machine, new_uuid};
 use crate::pmem::{Device, DeviceState};
@@ -9,7 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec;
-use fs::{MkfsOptions, fsck as check, mkfs as make};
+use fs::{MkfsOptions, mkfs as make};
 
 pub const MKFS: Command<Machine> = command(
     "mkfs",
@@ -33,14 +32,6 @@ pub const UMOUNT: Command<Machine> = command(
     "unmounts the file system",
     "It stays mounted while a file is mapped or pinned.",
     umount,
-);
-
-pub const FSCK: Command<Machine> = command(
-    "fsck",
-    "[PMEM]",
-    "checks the file system of an unmounted pmem device, by default pmem0",
-    "Changes nothing. Fails when something is wrong. `records pending` are replayed by the next mount.",
-    fsck,
 );
 
 pub const DF: Command<Machine> = command(
@@ -70,11 +61,14 @@ pub(super) fn device(machine: &Machine, args: &mut Args) -> Result<&'static Devi
     found.ok_or(Missing::Device).on(|| word.as_str())
 }
 
-/// Refuses a device that is removed, or being removed. Under the volume lock.
-fn live(device: &Device, what: impl FnOnce() -> String) -> Done {
+/// Refuses a device that is mounted, removed, or being removed. Under the volume lock.
+pub(super) fn unused(machine: &Machine, device: &Device, what: impl FnOnce() -> String) -> Done {
     match device.state() {
-        DeviceState::Live => Ok(()),
         DeviceState::Removing | DeviceState::Removed => Err(Missing::Removed).on(what),
+        DeviceState::Live if machine.mounted().is_some_and(|m| m.device == device.name) => {
+            Err(Missing::Unmounted).on(what)
+        }
+        DeviceState::Live => Ok(()),
     }
 }
 
@@ -84,13 +78,7 @@ fn mkfs(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
     args.end()?;
     let name = device.name;
     let _steady = machine.steady();
-    live(device, || format!("mkfs {name}"))?;
-    if machine.mounted().is_some_and(|m| m.device == name) {
-        return Err(CommandError::new(
-            format!("mkfs {name}"),
-            Missing::Unmounted,
-        ));
-    }
+    unused(machine, device, || format!("mkfs {name}"))?;
     let options = MkfsOptions {
         force,
         ..MkfsOptions::new(new_uuid())
@@ -146,44 +134,6 @@ fn mount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
         format_args!("{name}: mounted{mode}, {inodes} inodes in use, {replayed} records replayed"),
     );
     Ok(())
-}
-
-fn fsck(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
-    let device = device(machine, args)?;
-    args.end()?;
-    let name = device.name;
-    let _steady = machine.steady();
-    live(device, || format!("fsck {name}"))?;
-    if machine.mounted().is_some_and(|m| m.device == name) {
-        return Err(CommandError::new(
-            format!("fsck {name}"),
-            Missing::Unmounted,
-        ));
-    }
-    let report = check(&*device.memory);
-    for problem in &report.problems {
-        let fields = vec![
-            ("name", name.into()),
-            ("problem", problem.to_string().into()),
-        ];
-        out.say(fields, format_args!("{name}: {problem}"));
-    }
-    let problems = report.problems.len();
-    out.record(vec![
-        ("name", name.into()),
-        ("problems", problems.into()),
-        ("files", report.files.into()),
-        ("directories", report.dirs.into()),
-        ("orphans", report.orphans.into()),
-        ("blocks_used", report.blocks_used.into()),
-        ("blocks", report.blocks.into()),
-        ("records_pending", report.pending.into()),
-        ("records_torn", report.torn.into()),
-    ]);
-    match problems {
-        0 => Ok(()),
-        count => Err(CommandError::new(format!("fsck {name}"), Unsound(count))),
-    }
 }
 
 fn umount(machine: &Arc<Machine>, args: &mut Args, out: &Out) -> Done {
