@@ -9,9 +9,10 @@ use crate::common::undo::Undo;
 use crate::common::*;
 use crate::explorer::flight::Flight;
 use crate::explorer::region::{Region, What};
-use dax::pmem::{Pmem, RamPmem};
-use fs::layout::{Core, Dentry, InodeImage, name_hash};
-use fs::{Fs, Ino, Kind, RepairReport, fsck, repair};
+use dax::pmem::{MediaError, Pmem, RamPmem};
+use fs::layout::{Core, Dentry, InodeImage, SuperBlock, name_hash};
+use fs::{Fs, Ino, Kind, RepairError, RepairReport, fsck, repair};
+use zerocopy::IntoBytes;
 
 type Ram = Arc<RamPmem>;
 
@@ -327,8 +328,78 @@ fn a_ring_of_directories_is_cut() {
     assert!(cookie > 0 && (entry.ino == d || entry.ino == e));
 }
 
+/// A region that may only be read; a store to it is a fault of the test.
+struct Frozen(Ram);
+
+impl Pmem for Frozen {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+    fn writable(&self) -> bool {
+        false
+    }
+    fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
+        self.0.read(off, buf)
+    }
+    fn load64(&self, off: u64) -> Result<u64, MediaError> {
+        self.0.load64(off)
+    }
+    fn store64(&self, off: u64, _v: u64) {
+        panic!("a store at {off:#x}");
+    }
+    fn store(&self, off: u64, _data: &[u8]) {
+        panic!("a store at {off:#x}");
+    }
+    fn copy_nt(&self, off: u64, _data: &[u8]) {
+        panic!("a store at {off:#x}");
+    }
+    fn zero_nt(&self, off: u64, _len: u64) {
+        panic!("a store at {off:#x}");
+    }
+    fn flush(&self, _off: u64, _len: u64) {}
+    fn fence(&self) {}
+}
+
 #[test]
-fn without_superblocks_or_the_right_to_write_nothing_is_done() {
+fn a_region_that_may_only_be_read_is_left_alone() {
+    for damage in [40, Bench::new().geometry.inode_off(1) + 8] {
+        let bench = Bench::new();
+        bench.ram.store64(damage, 99);
+        let report = repair(&Frozen(bench.ram), &bench.backing, &mut |_| ());
+        assert_eq!(report.stopped, Some(RepairError::ReadOnly));
+        assert_eq!((report.repaired, report.exit_code()), (0, 8));
+    }
+}
+
+/// A superblock that is whole, and says something else than the other one.
+#[test]
+fn an_older_superblock_is_overwritten() {
+    for (off, name) in [(0, "superblock A"), (4096, "superblock B")] {
+        let bench = Bench::new();
+        let older = SuperBlock::new(&bench.geometry, UUID, [0; 32], 0);
+        bench.ram.store(off, older.as_bytes());
+        let report = bench.repair(name);
+        bench.told(&report, "copied from the other");
+    }
+}
+
+/// No end of a file, whatever is stored to it later, lets them show.
+#[test]
+fn old_bytes_behind_an_end_are_zeroed() {
+    let bench = Bench::new();
+    let pieces = bench.ino("/d/pieces");
+    bench.inode(pieces, |inode| inode.core.size = 4096);
+    let report = bench.repair(&format!("inode {pieces}"));
+    assert_eq!(report.repaired, 13, "one for each block");
+    let fs = bench.mount();
+    truncate(&fs, "/d/pieces", 14 * 8192);
+    let bytes = content(&fs, "/d/pieces");
+    assert!(bytes.starts_with(b"more extents"));
+    assert!(bytes[4096..].iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn without_a_superblock_nothing_is_done() {
     let bench = Bench::new();
     bench.ram.poison(0..8192).expect("room");
     let report = repair(&bench.ram, &bench.backing, &mut |_| ());
@@ -417,6 +488,8 @@ fn cut_off_everywhere(bench: &Bench) -> u64 {
         }
         flight.apply(event, &media);
     }
+    let left = flight.units(&media, usize::MAX).len();
+    assert_eq!(left, 0, "all of it is durable when the repair returns");
     states
 }
 
@@ -425,7 +498,7 @@ fn a_repair_that_is_cut_off_is_finished_by_the_next() {
     let mut states = 0;
     let f = Bench::new().ino("/f");
     let d = Bench::new().ino("/d");
-    let damages: [&dyn Fn(&Bench); 6] = [
+    let damages: [&dyn Fn(&Bench); 7] = [
         &|bench| bench.ram.store64(40, 99),
         &|bench| bench.inode(f, |inode| inode.core.nlink = 7),
         &|bench| bench.ram.store64(bench.geometry.inode_off(d) + 8, 99),
@@ -436,6 +509,7 @@ fn a_repair_that_is_cut_off_is_finished_by_the_next() {
             })
         },
         &|bench| bench.inode(d, |inode| inode.core.size += 8192),
+        &|bench| bench.inode(f, |inode| inode.core.size = 0),
     ];
     for damage in damages {
         let bench = Bench::new();
