@@ -71,8 +71,8 @@ impl<P: Pmem> Fs<P> {
         inode.punch(off, len, how, report)
     }
 
-    /// Makes bytes `off..off + len` zero without giving their storage back; what has none gets some, and the end of the file
-    /// moves there if it is before.
+    /// Makes bytes `off..off + len` zero without giving their storage back; what has none gets some, as `fill` says, and the end of the file
+    /// moves there if it is before, unless `fill` says to keep it.
     ///
     /// Whole blocks become never written, one record for each extent; pages of them that are held are waited for as `how` says. On an
     /// error, or after a crash, a part from the start on may be zero already; doing it again finishes it.
@@ -81,12 +81,13 @@ impl<P: Pmem> Fs<P> {
         inode: &Inode<P>,
         off: u64,
         len: u64,
+        fill: Fill,
         how: How<'_>,
         report: &mut BreakReport<'_>,
     ) -> Result<TruncateReport, TruncateError> {
         let _inside = self.shared.gate.enter()?;
         self.finish_waiting();
-        inode.zero_range(off, len, how, report)
+        inode.zero_range(off, len, fill, how, report)
     }
 
     /// Gives storage to all of `off..off + len`; moves the end of the file there if it is before, unless `fill` says to keep it.

@@ -58,13 +58,14 @@ impl<P: Pmem> Vnode<P> {
             core.size = size;
             (core.mtime, core.ctime) = (now, now);
         };
+        // The times move also when the size stays, as POSIX has it.
         let freed_blocks = if size < self.stat().size {
             let freed = self.cut(&mut idle, pages, change)?;
             self.zero_behind(size);
             freed
         } else {
             // Storage behind the end may exist (fallocate); it stays.
-            self.extend(size)?;
+            self.lengthen(size, change)?;
             0
         };
         Ok(TruncateReport {
@@ -72,6 +73,13 @@ impl<P: Pmem> Vnode<P> {
             waited_us: report.waited_us,
             freed_blocks,
         })
+    }
+
+    fn lengthen(&self, size: u64, change: impl FnOnce(&mut Core)) -> Result<(), ChangeError> {
+        if size > self.stat().size {
+            return self.extend(size);
+        }
+        self.commit_core(&mut self.shared.state.lock(), change)
     }
 
     /// Makes bytes `off..off + len` a hole, whole blocks without storage and the edges zeroed. The size stays.

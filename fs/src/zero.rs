@@ -5,7 +5,7 @@
 //! Whole blocks are not stored to: they become storage that was never written, one record for each extent. A page that is mapped
 //! or pinned could still be stored to past that mark, so `break_layouts` comes first, as for a punch, and the pages' entries go before a
 //! fault can come. Then the parts of blocks at both ends are zeroed in place; then what has no storage gets some, and the end of
-//! the file moves there if it is before. Cut off by a crash or an error, each of these steps has happened for a part from the start on,
+//! the file moves there if it is before, unless it is to stay. Cut off by a crash or an error, each of these steps has happened for a part from the start on,
 //! and doing it again finishes it.
 //!
 //! # Storage behind the end
@@ -28,11 +28,12 @@ use crate::inode::{Vnode, blocks_for};
 use crate::layout::{BLOCK_SIZE, Extent};
 
 impl<P: Pmem> Vnode<P> {
-    /// Makes bytes `off..off + len` zero, with storage, and the file at least that long.
+    /// Makes bytes `off..off + len` zero, with storage, and the file at least that long unless `fill` says to keep the end.
     pub(crate) fn zero_range(
         &self,
         off: u64,
         len: u64,
+        fill: Fill,
         how: How<'_>,
         report: &mut BreakReport<'_>,
     ) -> Result<TruncateReport, TruncateError> {
@@ -41,7 +42,7 @@ impl<P: Pmem> Vnode<P> {
         self.cuttable(off)?;
         if len > 0 {
             self.zero_there(off, end, how, report)?;
-            self.allocate_range(off, len, Fill::Unwritten)?;
+            self.allocate_range(off, len, fill)?;
         }
         Ok(TruncateReport {
             retries: report.retries,
@@ -65,6 +66,8 @@ impl<P: Pmem> Vnode<P> {
         let _ = self.forget_pages(&idle, pages.clone());
         unmarked?;
         self.zero_edges(off, end, &pages);
+        // Zeroes in place make no record that would carry the time.
+        self.attr.lock().lazy_mtime = Some(self.shared.now());
         Ok(())
     }
 

@@ -1,12 +1,10 @@
 //! Storage: files in very many pieces, full disks, and the largest files and regions.
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use common::sparse::Sparse;
-use common::{backing, content, forever, formatted, options, truncate};
+use crate::common::sparse::Sparse;
+use crate::common::{backing, content, forever, formatted, options, truncate};
 use dax::layout::BreakReport;
 use dax::pmem::{Pmem, RamPmem};
 use fs::error::{TruncateError, WriteError};
@@ -63,11 +61,27 @@ fn another_version_is_named_and_not_overwritten() {
     }
 }
 
-/// Every second page of a file: as many extents as writes. What one more costs does not depend on how many there are.
+/// Gives a file the blocks that are free.
+fn take_all<P: Pmem>(fs: &Fs<P>, file: &Inode<P>) {
+    // In pieces: the file may come to need blocks for nodes.
+    for most in [MIB * 1024, MIB, PAGE] {
+        loop {
+            let len = most.min(fs.statfs().space.free * PAGE);
+            let more = fs.fallocate(file, file.stat().size, len, Fill::Unwritten);
+            if len == 0 || more.is_err() {
+                break;
+            }
+        }
+    }
+    // The last ones do not suffice for an extent and the nodes that name it.
+    assert!(fs.statfs().space.free <= 4);
+}
+
+/// Every second page of a file: as many extents as pieces. What one more costs does not depend on how many there are.
 #[test]
-fn a_file_in_twenty_thousand_pieces_costs_no_more_for_each() {
-    const PIECES: u64 = 20_000;
-    let len = 256 * MIB;
+fn a_file_in_a_hundred_thousand_pieces_costs_no_more_for_each() {
+    const PIECES: u64 = 100_000;
+    let len = 420 * MIB;
     let region = Arc::new(Sparse::new(len));
     mkfs(&region, &options()).expect("mkfs");
     let fs = Fs::mount(region.clone(), backing(len)).expect("mount");
@@ -76,30 +90,45 @@ fn a_file_in_twenty_thousand_pieces_costs_no_more_for_each() {
         // Not in order, so that nodes split in the middle.
         let at = i * 7919 % PIECES;
         let before = region.streamed.load(Relaxed);
-        fs.write(&f, at * 2 * PAGE, &at.to_le_bytes())
-            .expect("write");
+        fs.fallocate(&f, at * 2 * PAGE, PAGE, Fill::Unwritten)
+            .expect("fallocate");
         let streamed = region.streamed.load(Relaxed) - before;
         assert!(streamed <= 6 * PAGE, "{streamed} bytes for piece {i}");
     }
-    let stat = f.stat();
-    assert!(stat.blocks < PIECES + PIECES / 64, "{} blocks", stat.blocks);
-    drop((f, fs));
+    let nodes = f.stat().blocks - PIECES;
+    assert!(nodes < PIECES / 64, "{nodes} nodes");
+    for at in (0..PIECES).step_by(97) {
+        fs.write(&f, at * 2 * PAGE, &at.to_le_bytes())
+            .expect("write");
+    }
+    // No block is left.
+    let g = fs.create("/g", 0o644).expect("create");
+    take_all(&fs, &g);
+    drop((f, g, fs));
     sound(&region);
     let fs = Fs::mount(region.clone(), backing(len)).expect("mount again");
     let f = fs.open("/f").expect("open");
     assert_eq!(fs.extents(&f).count() as u64, PIECES);
-    for at in (0..PIECES).step_by(97) {
-        let mut word = [0; 8];
+    for at in 0..PIECES {
+        let mut word = [1; 8];
         fs.read(&f, at * 2 * PAGE, &mut word).expect("read");
-        assert_eq!(u64::from_le_bytes(word), at);
+        let expected = if at % 97 == 0 { at } else { 0 };
+        assert_eq!(u64::from_le_bytes(word), expected);
     }
-    let fences = region.fences.load(Relaxed);
-    truncate(&fs, "/f", PIECES / 2 * 2 * PAGE + 1);
-    // One record, with its new nodes; the tail of the last block.
-    assert!(region.fences.load(Relaxed) - fences <= 3);
-    assert_eq!(fs.extents(&f).count() as u64, PIECES / 2 + 1);
+    for left in (0..PIECES).rev().step_by(9_973) {
+        let fences = region.fences.load(Relaxed);
+        truncate(&fs, "/f", left * 2 * PAGE + 1);
+        // One record, with its new nodes; the tail of the last block.
+        assert!(region.fences.load(Relaxed) - fences <= 3);
+        assert_eq!(fs.extents(&f).count() as u64, left + 1);
+        fs.settle();
+        // Somebody takes at once what is free.
+        take_all(&fs, &fs.open("/g").expect("open"));
+    }
+    println!("{PIECES} extents in {nodes} nodes");
     drop(f);
     fs.unlink("/f").expect("unlink");
+    fs.unlink("/g").expect("unlink");
     fs.settle();
     let space = fs.statfs();
     assert_eq!(space.space.free + space.reserved, space.blocks - 1);

@@ -21,4 +21,6 @@ mod posix;
 mod removal;
 mod rules;
 mod seams;
+mod space;
 mod threads;
+mod zero;

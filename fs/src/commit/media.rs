@@ -113,9 +113,12 @@ impl<P: Pmem> Media<P> {
     pub(crate) fn zero_cached(&self, run: Run, at: u64, len: u64) {
         assert!(at + len <= run.len * BLOCK_SIZE, "zeroing leaves its run");
         let off = run.block * BLOCK_SIZE + at;
-        for piece in (0..len).step_by(ZEROES.len()) {
-            let len = (len - piece).min(ZEROES.len() as u64);
-            self.pmem.store(off + piece, &ZEROES[..len as usize]);
+        let (mut at, end) = (off, off + len);
+        while at < end {
+            // Pieces end at multiples of their size: no word is stored in two parts.
+            let next = end.min((at + 1).next_multiple_of(ZEROES.len() as u64));
+            self.pmem.store(at, &ZEROES[..(next - at) as usize]);
+            at = next;
         }
         self.pmem.flush(off, len);
         self.pmem.heal(off, len);

@@ -311,7 +311,7 @@ impl Allocator {
         if let Some(chunk) = self.chunk_to_break() {
             return Some(self.break_chunk(chunk, want));
         }
-        let (start, _) = self.fragments.iter().max_by_key(|(_, n)| *n)?;
+        let (start, _) = self.looked().max_by_key(|(_, n)| *n)?;
         Some(self.cut_fragment(start, want))
     }
 
@@ -320,12 +320,17 @@ impl Allocator {
         run.is_some_and(|(start, n)| chunk < start + n)
     }
 
-    /// A fragment of at least `want`, near where the last one was found.
-    fn fitting(&self, want: u64) -> Option<u64> {
+    /// The fragments that a request looks at: those near where the last one was found. So it costs no more if there are very many.
+    fn looked(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let from_cursor = self.fragments.from(self.cursor);
         let rest = self.fragments.iter().take_while(|(s, _)| *s < self.cursor);
-        let mut looked = from_cursor.chain(rest).take(LOOKS);
-        looked.find(|(_, n)| *n >= want).map(|(start, _)| start)
+        from_cursor.chain(rest).take(LOOKS)
+    }
+
+    /// A fragment of at least `want`.
+    fn fitting(&self, want: u64) -> Option<u64> {
+        let found = self.looked().find(|(_, n)| *n >= want);
+        found.map(|(start, _)| start)
     }
 
     /// Takes up to `want` from the front of the fragment at `start`.

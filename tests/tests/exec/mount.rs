@@ -336,6 +336,18 @@ fn holes() -> Result<(), Failed> {
     check("the size stays", file.metadata()?.len() == end as u64)?;
     fallocate(&file, FallocateFlags::empty(), 0, 2 << 20)?;
     check("longer", file.metadata()?.len() == 2 << 20)?;
+    let (zero, keep) = (
+        FallocateFlags::FALLOC_FL_ZERO_RANGE,
+        FallocateFlags::FALLOC_FL_KEEP_SIZE,
+    );
+    file.write_all_at(&[5; 20_000], 100)?;
+    fallocate(&file, zero, 0, 21_000)?;
+    fallocate(&file, zero | keep, (2 << 20) - 10, 1 << 20)?;
+    check("the size stays", file.metadata()?.len() == 2 << 20)?;
+    fallocate(&file, keep, 4 << 20, 1 << 20)?;
+    check("it stays again", file.metadata()?.len() == 2 << 20)?;
+    let sectors = file.metadata()?.blocks();
+    check("storage behind the end", sectors * 512 >= 4 << 20)?;
     drop(file);
     let zeroes = std::fs::read(mounted.on("f"))?;
     check("all zeroes", zeroes.iter().all(|byte| *byte == 0))?;

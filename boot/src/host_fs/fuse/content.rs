@@ -28,17 +28,32 @@ impl Volume {
         done.map(drop).map_err(number)
     }
 
-    /// `fallocate`, in the modes that there are: plain and punch.
+    /// `fallocate`: plain, with the size kept, punching, zeroing, and zeroing with the size kept.
     pub fn allocate(&self, node: &Node, off: u64, len: u64, mode: i32) -> Answer<()> {
-        let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match FallocateFlags::from_bits(mode) {
-            Some(flags) if flags.is_empty() => self
-                .fs
-                .fallocate(node, off, len, Fill::Unwritten)
-                .map_err(number),
-            Some(flags) if flags == punch => self.punch(node, off, len),
+        const KEEP: FallocateFlags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        const PUNCH: FallocateFlags = FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(KEEP);
+        const ZERO: FallocateFlags = FallocateFlags::FALLOC_FL_ZERO_RANGE;
+        const ZERO_KEEP: FallocateFlags = ZERO.union(KEEP);
+        match FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)? {
+            flags if flags.is_empty() => self.fill(node, off, len, Fill::Unwritten),
+            KEEP => self.fill(node, off, len, Fill::KeepSize),
+            PUNCH => self.punch(node, off, len),
+            ZERO => self.zero(node, off, len, Fill::Unwritten),
+            ZERO_KEEP => self.zero(node, off, len, Fill::KeepSize),
             _ => Err(Errno::EOPNOTSUPP),
         }
+    }
+
+    fn fill(&self, node: &Node, off: u64, len: u64, fill: Fill) -> Answer<()> {
+        self.fs.fallocate(node, off, len, fill).map_err(number)
+    }
+
+    fn zero(&self, node: &Node, off: u64, len: u64, fill: Fill) -> Answer<()> {
+        let mut report = BreakReport::default();
+        let done = self
+            .fs
+            .zero_range(node, off, len, fill, How::NoWait, &mut report);
+        done.map(drop).map_err(number)
     }
 
     fn punch(&self, node: &Node, off: u64, len: u64) -> Answer<()> {
