@@ -150,22 +150,8 @@ impl<P: Pmem> Fs<P> {
 mod tests {
     use super::*;
     use crate::error::{CreateError, RenameError};
-    use crate::{Backing, MkfsOptions, mkfs};
-    use alloc::sync::Arc;
+    use crate::fixture::mounted;
     use dax::pmem::RamPmem;
-    use dax::xarray::NodePool;
-    use mm::pgmap::{Pgmap, scratch_range};
-
-    fn mounted() -> Arc<Fs<RamPmem>> {
-        let ram = RamPmem::new(2 << 20).expect("memory");
-        mkfs(&ram, &MkfsOptions::new([7; 16])).expect("mkfs");
-        let backing = Backing {
-            pgmap: Pgmap::new("test", scratch_range(512), None).expect("room"),
-            nodes: NodePool::new(8).expect("memory"),
-            zero_page: scratch_range(1).start(),
-        };
-        Fs::mount(ram, backing).expect("mount")
-    }
 
     #[test]
     fn a_lazy_time_that_comes_during_a_change_stays() {

@@ -493,20 +493,7 @@ const fn overlap(block: Block, first: Ino, second: Ino) -> MountError {
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
-    use dax::pmem::RamPmem;
-    use dax::xarray::NodePool;
-    use mm::pgmap::scratch_range;
-
-    fn mounted() -> Arc<Fs<RamPmem>> {
-        let ram = RamPmem::new(2 << 20).expect("memory");
-        crate::mkfs(&ram, &crate::MkfsOptions::new([7; 16])).expect("mkfs");
-        let backing = Backing {
-            pgmap: Pgmap::new("test", scratch_range(512), None).expect("room"),
-            nodes: NodePool::new(8).expect("memory"),
-            zero_page: scratch_range(1).start(),
-        };
-        Fs::mount(ram, backing).expect("mount")
-    }
+    use crate::fixture::mounted;
 
     #[test]
     fn an_orphan_that_nobody_uses_cannot_be_opened_by_its_number() {

@@ -23,6 +23,8 @@ pub mod error;
 pub mod extents;
 mod failure;
 mod file;
+#[cfg(test)]
+mod fixture;
 mod fs;
 mod fsck;
 mod gate;

@@ -13,14 +13,15 @@ use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
 
 use crate::attr::{NewInode, Owner};
-use crate::commit::{Durable, FreshSet, MetaAddr, RecordKind, Ring};
+use crate::commit::{Durable, FreshSet, Media, MetaAddr, RecordKind, Ring};
 use crate::dir::Name;
 use crate::error::{ChangeError, CreateError, ReadlinkError};
 use crate::extents::{ExtentMap, Spot};
 use crate::fs::Fs;
 use crate::inode::{Inode, Vnode};
 use crate::layout::{
-    BLOCK_SIZE, CORE_WORDS, Extent, INLINE_TEXT, Ino, InodeImage, Kind, Running, TEXT_MAX, crc32c,
+    BLOCK_SIZE, CORE_WORDS, Core, Extent, INLINE_TEXT, Ino, InodeImage, Kind, Running, TEXT_MAX,
+    crc32c,
 };
 use crate::media_inode::Corrupt;
 use crate::names::Place;
@@ -188,7 +189,14 @@ impl<P: Pmem> Vnode<P> {
         let image = self.attr.lock().image;
         let len = (image.core.size as usize).min(TEXT_MAX);
         if image.core.entries > 0 {
-            return Ok(self.read_block_text(image.core.extra, len, buf)?);
+            text_of_block(
+                &self.shared.media,
+                self.ino(),
+                self.spot(0),
+                &image.core,
+                buf,
+            )?;
+            return Ok(len.min(buf.len()));
         }
         let n = len.min(INLINE_TEXT).min(buf.len());
         for (word, bytes) in image.body.as_flattened().iter().zip(buf[..n].chunks_mut(8)) {
@@ -196,41 +204,49 @@ impl<P: Pmem> Vnode<P> {
         }
         Ok(n)
     }
+}
 
-    fn read_block_text(&self, expected: u32, len: usize, buf: &mut [u8]) -> Result<usize, Corrupt> {
-        let ino = self.ino();
-        let Spot::Extent(extent) = self.spot(0) else {
-            return Err(Corrupt::NoText(ino));
-        };
-        if extent.unwritten {
-            return Err(Corrupt::NoText(ino));
-        }
-        let offset = extent.phys * BLOCK_SIZE;
-        let (mut sum, mut at, mut part) = (Running::new(), 0, [0; 256]);
-        while at < len {
-            let part = &mut part[..(len - at).min(256)];
-            let read = self.shared.media.read(offset + at as u64, part);
-            read.map_err(|source| Corrupt::TextMedia {
-                ino,
-                offset,
-                source,
-            })?;
-            sum.update(part);
-            let start = at.min(buf.len());
-            let to = &mut buf[start..];
-            let n = to.len().min(part.len());
-            to[..n].copy_from_slice(&part[..n]);
-            at += part.len();
-        }
-        let found = sum.finish();
-        if found != expected {
-            return Err(Corrupt::Text {
-                ino,
-                offset,
-                found,
-                expected,
-            });
-        }
-        Ok(len.min(buf.len()))
+/// Reads the text of a symlink that has a block of its own, at `spot`, into as much of `buf` as there is, and checks all of it.
+pub(crate) fn text_of_block<P: Pmem>(
+    media: &Media<P>,
+    ino: Ino,
+    spot: Spot,
+    core: &Core,
+    buf: &mut [u8],
+) -> Result<(), Corrupt> {
+    let Spot::Extent(Extent {
+        phys,
+        unwritten: false,
+        ..
+    }) = spot
+    else {
+        return Err(Corrupt::NoText(ino));
+    };
+    let (offset, len) = (phys * BLOCK_SIZE, (core.size as usize).min(TEXT_MAX));
+    let (mut sum, mut at, mut part) = (Running::new(), 0, [0; 256]);
+    while at < len {
+        let part = &mut part[..(len - at).min(256)];
+        let read = media.read(offset + at as u64, part);
+        read.map_err(|source| Corrupt::TextMedia {
+            ino,
+            offset,
+            source,
+        })?;
+        sum.update(part);
+        let room = at.min(buf.len());
+        let to = &mut buf[room..];
+        let n = to.len().min(part.len());
+        to[..n].copy_from_slice(&part[..n]);
+        at += part.len();
     }
+    let (found, expected) = (sum.finish(), core.extra);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Corrupt::Text {
+        ino,
+        offset,
+        found,
+        expected,
+    })
 }

@@ -125,11 +125,11 @@ fn a_pin_is_waited_for_named_and_the_removal_goes_on_where_it_was() {
     let cancel = Cancel::new();
     thread::scope(|scope| {
         let waits = scope.spawn(|| fs.remove_device(&soon().or_cancelled(&cancel)));
-        thread::sleep(Duration::from_millis(5));
-        assert_eq!(
-            fs.remove_device(&Wait::until(0)),
-            Err(RemovalError::UnderWay)
-        );
+        // Until it has begun, a second removal is a first.
+        while fs.remove_device(&Wait::until(0)) != Err(RemovalError::UnderWay) {
+            assert!(!waits.is_finished(), "it did not wait for the pin");
+            thread::yield_now();
+        }
         cancel.cancel();
         let cancelled = waits.join().expect("no panic");
         assert!(matches!(
@@ -199,8 +199,11 @@ fn an_operation_that_is_inside_is_waited_for() {
     thread::scope(|scope| {
         let cut = scope.spawn(|| {
             let observer = |event| {
+                if let BreakEvent::Waiting { .. } = event {
+                    tell.send("waits").expect("listening");
+                }
                 if let BreakEvent::Retry = event {
-                    tell.send(()).expect("listening");
+                    tell.send("goes on").expect("listening");
                     let _ = gone
                         .lock()
                         .expect("one")
@@ -214,10 +217,13 @@ fn an_operation_that_is_inside_is_waited_for() {
                 &mut BreakReport::observed(&observer),
             )
         });
-        thread::sleep(Duration::from_millis(5));
+        let hears = |what| {
+            let soon = Duration::from_secs(5);
+            while told.recv_timeout(soon).expect("it says so") != what {}
+        };
+        hears("waits");
         drop(pin);
-        told.recv_timeout(Duration::from_secs(5))
-            .expect("it goes on");
+        hears("goes on");
         let late = fs.remove_device(&Wait::for_us(3_000));
         assert!(
             matches!(late, Err(RemovalError::Inside { count: 1, .. })),

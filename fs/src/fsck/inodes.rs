@@ -5,9 +5,9 @@ use mm::mem::OutOfMemory;
 
 use super::claims::Claim;
 use super::{Check, Info, Pass, Problem};
-use crate::extents::Spot;
-use crate::layout::{BLOCK_SIZE, Ino, Kind, Running};
+use crate::layout::{BLOCK_SIZE, Ino, Kind};
 use crate::media_inode::{Corrupt, Loaded};
+use crate::symlink::text_of_block;
 
 impl<P: Pmem> Check<'_, P> {
     pub(super) fn inode(&mut self, ino: Ino) {
@@ -59,34 +59,8 @@ impl<P: Pmem> Check<'_, P> {
 
     /// The text of a link that stands in a block has the sum that the inode says.
     fn text(&self, ino: Ino, loaded: &Loaded) -> Result<(), Corrupt> {
-        let (len, expected) = (loaded.inode.core.size, loaded.inode.core.extra);
-        let block = match loaded.map.at(0) {
-            Spot::Extent(extent) if !extent.unwritten => extent.phys,
-            _ => return Err(Corrupt::NoText(ino)),
-        };
-        let offset = block * BLOCK_SIZE;
-        let (mut sum, mut at, mut part) = (Running::new(), 0, [0; 256]);
-        while at < len.min(BLOCK_SIZE) {
-            let part = &mut part[..(len - at).min(256) as usize];
-            let read = self.ground.media.read(offset + at, part);
-            read.map_err(|source| Corrupt::TextMedia {
-                ino,
-                offset,
-                source,
-            })?;
-            sum.update(part);
-            at += part.len() as u64;
-        }
-        let found = sum.finish();
-        if found == expected {
-            return Ok(());
-        }
-        Err(Corrupt::Text {
-            ino,
-            offset,
-            found,
-            expected,
-        })
+        let (media, core) = (self.ground.media, &loaded.inode.core);
+        text_of_block(media, ino, loaded.map.at(0), core, &mut [])
     }
 
     fn claim(&mut self, ino: Ino, loaded: &Loaded) -> Result<(), OutOfMemory> {

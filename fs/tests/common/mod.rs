@@ -7,6 +7,8 @@ pub mod process;
 pub mod sample;
 pub mod sparse;
 pub mod undo;
+pub mod walk;
+pub mod words;
 
 use std::sync::Arc;
 

@@ -5,9 +5,10 @@ use std::fmt;
 
 use dax::layout::BreakReport;
 use dax::pmem::Pmem;
-use fs::{Fill, Fs, Inode, Kind, NewInode, SetAttr, Stat};
+use fs::{Fill, Fs, Kind, NewInode, SetAttr, Stat};
 
 use super::forever;
+use super::walk::walk;
 
 /// An operation, as a test names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,12 +142,12 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// The attributes as an entry, without content.
-fn entry(stat: &Stat) -> Entry {
+/// The attributes and the content as an entry.
+fn entry(stat: &Stat, data: Vec<u8>) -> Entry {
     Entry {
         kind: stat.kind,
         nlink: stat.nlink,
-        data: Vec::new(),
+        data,
         mode: stat.mode & 0o7777,
         uid: stat.uid,
         gid: stat.gid,
@@ -155,63 +156,12 @@ fn entry(stat: &Stat) -> Entry {
     }
 }
 
-/// Content of a file, text of a link.
-fn data<P: Pmem>(fs: &Fs<P>, inode: &Inode<P>) -> Result<Vec<u8>, String> {
-    let mut data = vec![0x55; inode.stat().size as usize];
-    let got = match inode.kind() {
-        Kind::File => fs.read(inode, 0, &mut data).map_err(|e| e.to_string())?,
-        Kind::Symlink => inode.readlink(&mut data).map_err(|e| e.to_string())?,
-        _ => 0,
-    };
-    if got == data.len() {
-        Ok(data)
-    } else {
-        Err(format!("{got} bytes of {}", data.len()))
-    }
-}
-
 /// Every path and what is there.
 pub type Snapshot = BTreeMap<String, Entry>;
 
 /// Walks a mounted file system. An error is told with the path.
 pub fn snapshot<P: Pmem>(fs: &Fs<P>) -> Result<Snapshot, String> {
-    let mut out = Snapshot::new();
-    let mut todo = vec![("/".to_string(), fs.root().map_err(|e| e.to_string())?)];
-    while let Some((path, inode)) = todo.pop() {
-        let stat = inode.stat();
-        let mut found = entry(&stat);
-        if stat.kind == Kind::Dir {
-            let mut cookie = 0;
-            while let Some(entry) = fs
-                .readdir(&inode, cookie)
-                .map_err(|e| format!("{path}: {e}"))?
-            {
-                cookie = entry.cookie;
-                let name = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
-                let below = format!("{}/{name}", path.trim_end_matches('/'));
-                let child = fs.inode(entry.ino).map_err(|e| format!("{below}: {e}"))?;
-                if child.kind() != entry.kind {
-                    return Err(format!("{below}: the name says {:?}", entry.kind));
-                }
-                let parent = fs.lookup(&inode, entry.name.as_bytes());
-                if parent.map(|i| i.ino()) != Ok(entry.ino) {
-                    return Err(format!("{below}: lookup disagrees with readdir"));
-                }
-                if child.kind() == Kind::Dir
-                    && fs.parent(&child).map(|i| i.ino()) != Ok(inode.ino())
-                {
-                    return Err(format!("{below}: its parent is another"));
-                }
-                todo.push((below, child));
-            }
-        } else {
-            found.data = data(fs, &inode).map_err(|e| format!("{path}: {e}"))?;
-        }
-        if out.insert(path.clone(), found).is_some() {
-            return Err(format!("{path} is there twice"));
-        }
-    }
-    Ok(out)
+    walk(fs, |inode, data| entry(&inode.stat(), data))
 }
 
 #[derive(Clone, Debug)]

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use dax::pmem::{MediaError, Pmem};
 
+use super::words;
+
 pub struct Undo {
     words: Vec<AtomicU64>,
     log: Mutex<Vec<(usize, u64)>>,
@@ -50,14 +52,7 @@ impl Pmem for Undo {
         true
     }
     fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
-        let mut at = off as usize;
-        let mut rest = buf;
-        while !rest.is_empty() {
-            let (bytes, from) = (self.word(at / 8).to_le_bytes(), at % 8);
-            let n = rest.len().min(8 - from);
-            rest[..n].copy_from_slice(&bytes[from..from + n]);
-            (at, rest) = (at + n, &mut rest[n..]);
-        }
+        words::read(off, buf, |at| self.word(at));
         Ok(())
     }
     fn load64(&self, off: u64) -> Result<u64, MediaError> {
@@ -67,11 +62,7 @@ impl Pmem for Undo {
         self.put(off as usize / 8, v);
     }
     fn store(&self, off: u64, data: &[u8]) {
-        for (at, byte) in (off as usize..).zip(data) {
-            let mut bytes = self.word(at / 8).to_le_bytes();
-            bytes[at % 8] = *byte;
-            self.put(at / 8, u64::from_le_bytes(bytes));
-        }
+        words::store(off, data, |at| self.word(at), |at, word| self.put(at, word));
     }
     fn copy_nt(&self, off: u64, data: &[u8]) {
         self.store(off, data);

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::
 
 use dax::pmem::{MediaError, Pmem};
 
+use crate::common::words;
+
 /// What was done to the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -171,16 +173,8 @@ impl Region {
 
     /// Cuts a store of bytes into words, merging at the edges.
     fn store_bytes(&self, nt: bool, off: u64, data: &[u8]) {
-        let mut at = off as usize;
-        let mut data = data;
-        while !data.is_empty() {
-            let (word, from) = (at / 8, at % 8);
-            let n = (8 - from).min(data.len());
-            let mut bytes = self.get(word).to_le_bytes();
-            bytes[from..from + n].copy_from_slice(&data[..n]);
-            self.store_word(nt, word, u64::from_le_bytes(bytes));
-            (at, data) = (at + n, &data[n..]);
-        }
+        let put = |at, word| self.store_word(nt, at, word);
+        words::store(off, data, |at| self.get(at), put);
     }
 }
 
@@ -192,14 +186,7 @@ impl Pmem for Region {
         true
     }
     fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
-        let mut at = off as usize;
-        let mut buf = buf;
-        while !buf.is_empty() {
-            let n = (8 - at % 8).min(buf.len());
-            let (piece, rest) = buf.split_at_mut(n);
-            piece.copy_from_slice(&self.get(at / 8).to_le_bytes()[at % 8..at % 8 + n]);
-            (at, buf) = (at + n, rest);
-        }
+        words::read(off, buf, |at| self.get(at));
         Ok(())
     }
     fn load64(&self, off: u64) -> Result<u64, MediaError> {

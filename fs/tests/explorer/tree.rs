@@ -6,6 +6,8 @@ use std::fmt;
 use dax::pmem::Pmem;
 use fs::{Fs, Inode, Kind};
 
+use crate::common::walk::walk;
+
 /// A file, directory or symbolic link.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Node {
@@ -63,39 +65,7 @@ impl Hash {
 impl Tree {
     /// Walks. An error is told with the path.
     pub fn walk<P: Pmem>(fs: &Fs<P>) -> Result<Self, String> {
-        let mut tree = Self::default();
-        let root = fs.root().map_err(|e| e.to_string())?;
-        let mut todo = vec![(String::from("/"), root)];
-        while let Some((path, inode)) = todo.pop() {
-            let mut node = Node::of(&inode);
-            match node.kind {
-                Kind::Dir => {
-                    let mut cookie = 0;
-                    while let Some(entry) = fs
-                        .readdir(&inode, cookie)
-                        .map_err(|e| format!("{path}: {e}"))?
-                    {
-                        cookie = entry.cookie;
-                        let name = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
-                        let below = format!("{}/{name}", path.trim_end_matches('/'));
-                        let child = fs.inode(entry.ino).map_err(|e| format!("{below}: {e}"))?;
-                        if child.kind() != entry.kind {
-                            return Err(format!("{below}: the name says {:?}", entry.kind));
-                        }
-                        let found = fs.lookup(&inode, entry.name.as_bytes());
-                        if found.map(|i| i.ino()) != Ok(entry.ino) {
-                            return Err(format!("{below}: lookup disagrees with readdir"));
-                        }
-                        todo.push((below, child));
-                    }
-                }
-                _ => node.data = text(fs, &inode).map_err(|e| format!("{path}: {e}"))?,
-            }
-            if tree.0.insert(path.clone(), node).is_some() {
-                return Err(format!("{path} is there twice"));
-            }
-        }
-        Ok(tree)
+        Ok(Self(walk(fs, |inode, data| Node::of(inode, data))?))
     }
 
     /// Equal trees have equal ones.
@@ -128,22 +98,8 @@ impl Tree {
     }
 }
 
-fn text<P: Pmem>(fs: &Fs<P>, inode: &Inode<P>) -> Result<Vec<u8>, String> {
-    let mut data = vec![0x55; inode.stat().size as usize];
-    let n = match inode.kind() {
-        Kind::File => fs.read(inode, 0, &mut data).map_err(|e| e.to_string())?,
-        Kind::Symlink => inode.readlink(&mut data).map_err(|e| e.to_string())?,
-        _ => data.len(),
-    };
-    if n == data.len() {
-        Ok(data)
-    } else {
-        Err(format!("{n} of {} bytes", data.len()))
-    }
-}
-
 impl Node {
-    fn of<P: Pmem>(inode: &Inode<P>) -> Self {
+    fn of<P: Pmem>(inode: &Inode<P>, data: Vec<u8>) -> Self {
         let stat = inode.stat();
         let lazy = stat.kind == Kind::File;
         Self {
@@ -154,7 +110,7 @@ impl Node {
             ctime: if lazy { 0 } else { stat.ctime },
             atime: stat.atime,
             mtime: if lazy { 0 } else { stat.mtime },
-            data: Vec::new(),
+            data,
         }
     }
 
