@@ -15,7 +15,7 @@ use clap::{Parser, ValueEnum};
 use explorer::crew::{Job, Progress, all_sequences, run};
 use explorer::lab::Plan;
 use explorer::states::Depth;
-use explorer::worlds::{World, ace, metadata, own};
+use explorer::worlds::{World, ace, ace_modes, deep, metadata, own};
 
 /// Explores what crashes may leave of sequences of operations.
 #[derive(Parser)]
@@ -55,6 +55,10 @@ enum List {
     Ace,
     Own,
     Metadata,
+    /// ACE's fallocate with each of its modes.
+    Modes,
+    /// Changes of a tree of extents of two levels.
+    Deep,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -81,6 +85,8 @@ impl Options {
             List::Ace => ace(),
             List::Own => own(),
             List::Metadata => metadata(),
+            List::Modes => ace_modes(),
+            List::Deep => deep(),
         }
     }
 

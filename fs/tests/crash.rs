@@ -130,6 +130,22 @@ fn two_operations_of_ace() {
     );
 }
 
+/// ACE's fallocate in all its modes; the list of 56 has one. Of the pairs a seventh: all of them take two minutes.
+#[test]
+fn two_operations_of_ace_with_all_modes_of_fallocate() {
+    let world = worlds::ace_modes();
+    all("ACE's fallocate", &world, 1, 1, plan(Depth::Normal, 2));
+    all("ACE's fallocate, two", &world, 2, 7, plan(Depth::Normal, 1));
+}
+
+/// A tree of two levels, whose nodes split and join.
+#[test]
+fn one_operation_in_a_deep_tree() {
+    let deep = worlds::deep();
+    all("a deep tree", &deep, 1, 1, plan(Depth::Normal, 1));
+    all("a deep tree, pairs", &deep, 2, 1, plan(Depth::Bare, 0));
+}
+
 #[test]
 fn two_operations_of_the_own_list() {
     all(

@@ -6,6 +6,7 @@
 
 use crate::lists::Step::{self, *};
 use crate::lists::{HANDLES, Path, Room, run};
+use fs::Fill;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -13,6 +14,14 @@ fn path() -> impl Strategy<Value = Path> {
     let name = || prop_oneof![4 => 1u8..3, 1 => 3u8..5];
     let below = || prop_oneof![2 => Just(0u8), 3 => 1u8..3, 1 => 3u8..5];
     (name(), below(), below()).prop_map(|(a, b, c)| (a, b, if b == 0 { 0 } else { c }))
+}
+
+fn fill() -> impl Strategy<Value = Fill> {
+    prop_oneof![
+        Just(Fill::Unwritten),
+        Just(Fill::Zeroed),
+        Just(Fill::KeepSize)
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -32,7 +41,8 @@ fn step() -> impl Strategy<Value = Step> {
         7 => (h(), at(), len(), any::<u8>()).prop_map(|(h, o, l, s)| Write(h, o, l, s)),
         3 => (h(), at()).prop_map(|(h, s)| Truncate(h, s)),
         3 => (h(), at(), len()).prop_map(|(h, o, l)| Punch(h, o, l)),
-        3 => (h(), at(), len(), any::<bool>()).prop_map(|(h, o, l, z)| Fallocate(h, o, l, z)),
+        3 => (h(), at(), len(), fill()).prop_map(|(h, o, l, f)| Fallocate(h, o, l, f)),
+        2 => (h(), at(), len(), fill()).prop_map(|(h, o, l, f)| ZeroRange(h, o, l, f)),
         1 => prop_oneof![Just(Sync), Just(Remount)],
     ]
 }

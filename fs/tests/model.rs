@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::common::model::{Model, Op, snapshot};
 use crate::common::*;
 use dax::pmem::RamPmem;
-use fs::{Fs, Kind, mkfs};
+use fs::{Fill, Fs, Kind, mkfs};
 use proptest::prelude::*;
 
 fn path() -> impl Strategy<Value = String> {
@@ -43,6 +43,14 @@ fn special() -> impl Strategy<Value = Kind> {
     ]
 }
 
+fn fill() -> impl Strategy<Value = Fill> {
+    prop_oneof![
+        Just(Fill::Unwritten),
+        Just(Fill::Zeroed),
+        Just(Fill::KeepSize)
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let at = || prop_oneof![0u64..20_000, (0u64..12).prop_map(|b| b * 4096)];
     let len = || prop_oneof![1u64..200, 1u64..20_000, (1u64..5).prop_map(|b| b * 4096)];
@@ -60,7 +68,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (path(), at(), len(), any::<u8>()).prop_map(|(p, o, l, s)| Op::Write(p, o, l, s)),
         2 => (path(), at()).prop_map(|(p, s)| Op::Truncate(p, s)),
         2 => (path(), at(), len()).prop_map(|(p, o, l)| Op::Punch(p, o, l)),
-        2 => (path(), at(), len(), any::<bool>()).prop_map(|(p, o, l, z)| Op::Fallocate(p, o, l, z)),
+        2 => (path(), at(), len(), fill()).prop_map(|(p, o, l, f)| Op::Fallocate(p, o, l, f)),
+        2 => (path(), at(), len(), fill()).prop_map(|(p, o, l, f)| Op::ZeroRange(p, o, l, f)),
     ]
 }
 
@@ -90,7 +99,7 @@ proptest! {
         prop_assert_eq!(snapshot(&fs).expect("walk"), model.snapshot());
         // What memory called free is what the media says is free.
         let after = fs.statfs();
-        prop_assert_eq!(after.space.free, before.space.free + before.quarantined);
+        prop_assert_eq!(after.space.free + after.reserved, before.space.free + before.reserved + before.quarantined);
         prop_assert_eq!(after.inodes_used, before.inodes_used);
     }
 }

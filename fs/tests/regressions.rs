@@ -16,7 +16,7 @@ use crate::explorer::region::What;
 use crate::explorer::states::Depth;
 use crate::explorer::worlds::{self, World};
 use dax::pmem::RamPmem;
-use fs::{Fs, fsck};
+use fs::{Fill, Fs, fsck};
 
 /// Every operation of the sequence is crashed at all its points, after those before it; the recoveries too.
 fn crashed(world: &Arc<World>, acts: &[Act]) {
@@ -74,7 +74,7 @@ fn truncate(path: &str, size: u64) -> Act {
 }
 
 fn fallocate(path: &str, off: u64, len: u64) -> Act {
-    Op::Fallocate(s(path), off, len, false).into()
+    Op::Fallocate(s(path), off, len, Fill::Unwritten).into()
 }
 
 /// A case for each shape: the list of operations begins with the tree of the world named.

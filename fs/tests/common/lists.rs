@@ -36,7 +36,8 @@ pub enum Step {
     Write(H, u64, u64, u8),
     Truncate(H, u64),
     Punch(H, u64, u64),
-    Fallocate(H, u64, u64, bool),
+    Fallocate(H, u64, u64, Fill),
+    ZeroRange(H, u64, u64, Fill),
     Sync,
     Remount,
 }
@@ -256,8 +257,17 @@ impl Model {
                 let end = ((off + len) as usize).min(data.len());
                 data[(off as usize).min(end)..end].fill(0);
             }),
+            Fallocate(h, _, _, Fill::KeepSize) => self.data(h).map(drop),
             Fallocate(h, off, len, _) => self.data(h).map(|data| {
                 data.resize(data.len().max((off + len) as usize), 0);
+            }),
+            ZeroRange(h, off, len, fill) => self.data(h).map(|data| {
+                let end = (off + len) as usize;
+                if fill != Fill::KeepSize {
+                    data.resize(data.len().max(end), 0);
+                }
+                let end = end.min(data.len());
+                data[(off as usize).min(end)..end].fill(0);
             }),
             Sync => Some(()),
             Remount => {
@@ -310,13 +320,9 @@ impl Real {
             Write(h, off, len, seed) => self.with(h, |f| fs.write(f, off, &pattern(len, seed))),
             Truncate(h, size) => self.with(h, |f| fs.truncate(f, size, forever(), report)),
             Punch(h, off, len) => self.with(h, |f| fs.punch(f, off, len, forever(), report)),
-            Fallocate(h, off, len, zeroed) => {
-                let fill = if zeroed {
-                    Fill::Zeroed
-                } else {
-                    Fill::Unwritten
-                };
-                self.with(h, |f| fs.fallocate(f, off, len, fill))
+            Fallocate(h, off, len, fill) => self.with(h, |f| fs.fallocate(f, off, len, fill)),
+            ZeroRange(h, off, len, fill) => {
+                self.with(h, |f| fs.zero_range(f, off, len, fill, forever(), report))
             }
             Sync => end(fs.sync()),
             Remount => {
@@ -345,7 +351,9 @@ impl Real {
 fn take_over(model: &mut Model, real: &Real, step: Step) {
     let (h, off, len, seed) = match step {
         Write(h, off, len, seed) => (h, off, len, Some(seed)),
-        Fallocate(h, off, len, _) | Punch(h, off, len) => (h, off, len, None),
+        Fallocate(h, off, len, _) | Punch(h, off, len) | ZeroRange(h, off, len, _) => {
+            (h, off, len, None)
+        }
         _ => return,
     };
     let open = real.open[usize::from(h)].as_ref().expect("it was found");
@@ -438,7 +446,12 @@ fn start(room: Room) -> (Model, Real) {
         for step in [Create((4, 0, 0)), Open(0, (4, 0, 0))] {
             assert_eq!((real.run(step), model.run(step)), (End::Done, Some(())));
         }
-        let fill = Fallocate(0, 0, (real.fs.statfs().space.free - left) * 4096, false);
+        let fill = Fallocate(
+            0,
+            0,
+            (real.fs.statfs().space.free - left) * 4096,
+            Fill::Unwritten,
+        );
         assert_eq!((real.run(fill), model.run(fill)), (End::Done, Some(())));
     }
     (model, real)
@@ -473,7 +486,8 @@ pub fn run(room: Room, steps: &[Step]) {
     real.remount();
     compare(&model, &real);
     let after = real.fs.statfs();
-    assert_eq!(after.space.free, before.space.free + before.quarantined);
+    let all = |s: &fs::StatFs| s.space.free + s.reserved + s.quarantined;
+    assert_eq!(all(&after), all(&before));
     assert_eq!(after.inodes_used, before.inodes_used);
     let Real { backing, fs, .. } = real;
     drop(fs);
@@ -493,13 +507,15 @@ pub fn parse(bytes: &[u8], most: usize) -> (Room, Vec<Step>) {
     (Room { len, free }, steps)
 }
 
+const FILLS: [Fill; 3] = [Fill::Unwritten, Fill::Zeroed, Fill::KeepSize];
+
 fn step(c: &[u8]) -> Step {
     let name = |byte: u8| byte % 5;
     let path = |byte: u8| (1 + byte % 4, name(byte / 4), name(byte / 20));
     let (h, p, q) = (c[1] % HANDLES as u8, path(c[1]), path(c[2]));
     let off = u64::from(u16::from_le_bytes([c[2], c[3]])) % 40_000;
     let len = 1 + u64::from(u16::from_le_bytes([c[4], c[5]])) % 20_000;
-    match c[0] % 15 {
+    match c[0] % 16 {
         0 => Create(p),
         1 => Mkdir(p),
         2 => Rmdir(p),
@@ -512,8 +528,9 @@ fn step(c: &[u8]) -> Step {
         9 => Write(h, off, len, c[1]),
         10 => Truncate(h, off),
         11 => Punch(h, off, len),
-        12 => Fallocate(h, off, len, c[1] & 128 != 0),
+        12 => Fallocate(h, off, len, FILLS[usize::from(c[1]) % 3]),
         13 => Sync,
+        14 => ZeroRange(h, off, len, FILLS[usize::from(c[1]) % 3]),
         _ => Remount,
     }
 }

@@ -30,7 +30,8 @@ pub enum Op {
     Write(String, u64, u64, u8),
     Truncate(String, u64),
     Punch(String, u64, u64),
-    Fallocate(String, u64, u64, bool),
+    Fallocate(String, u64, u64, Fill),
+    ZeroRange(String, u64, u64, Fill),
 }
 
 impl Op {
@@ -38,7 +39,7 @@ impl Op {
     pub const fn is_data(&self) -> bool {
         matches!(
             self,
-            Self::Write(..) | Self::Punch(..) | Self::Fallocate(..)
+            Self::Write(..) | Self::Punch(..) | Self::Fallocate(..) | Self::ZeroRange(..)
         )
     }
 
@@ -81,14 +82,13 @@ impl Op {
             Self::Punch(path, off, len) => {
                 open(path).is_ok_and(|f| fs.punch(&f, *off, *len, forever(), report).is_ok())
             }
-            Self::Fallocate(path, off, len, zeroed) => {
-                let fill = if *zeroed {
-                    Fill::Zeroed
-                } else {
-                    Fill::Unwritten
-                };
-                open(path).is_ok_and(|f| fs.fallocate(&f, *off, *len, fill).is_ok())
+            Self::Fallocate(path, off, len, fill) => {
+                open(path).is_ok_and(|f| fs.fallocate(&f, *off, *len, *fill).is_ok())
             }
+            Self::ZeroRange(path, off, len, fill) => open(path).is_ok_and(|f| {
+                fs.zero_range(&f, *off, *len, *fill, forever(), report)
+                    .is_ok()
+            }),
         }
     }
 }
@@ -416,8 +416,17 @@ impl Model {
                 let start = (*off as usize).min(end);
                 data[start..end].fill(0);
             }),
+            Op::Fallocate(path, _, _, Fill::KeepSize) => self.file(path).map(drop),
             Op::Fallocate(path, off, len, _) => self.file(path).map(|data| {
                 data.resize(data.len().max((off + len) as usize), 0);
+            }),
+            Op::ZeroRange(path, off, len, fill) => self.file(path).map(|data| {
+                let end = (off + len) as usize;
+                if *fill != Fill::KeepSize {
+                    data.resize(data.len().max(end), 0);
+                }
+                let end = end.min(data.len());
+                data[(*off as usize).min(end)..end].fill(0);
             }),
         };
         done.is_some()

@@ -2,11 +2,12 @@
 //!
 //! [`ace`] follows the operations of ACE's `pm` set, as Chipmunk used it: their numbers are 16 rename, 12 link, 6 falloc, 5 unlink, 5
 //! remove, 4 truncate, 4 direct write, 2 creat, 1 mkdir, 1 rmdir. As there, the files that an operation needs come to be right before it.
-//! [`own`] is wider and begins with a tree that has been used: blocks that held other content, files with holes, leaves, long
+//! [`own`] is wider and begins with a tree that has been used: blocks that held other content, files with holes, nodes of extents, long
 //! names, second links.
 
 use std::sync::Arc;
 
+use fs::Fill::{KeepSize, Unwritten, Zeroed};
 use fs::layout::Geometry;
 use fs::{Fs, mkfs};
 
@@ -105,7 +106,9 @@ fn needs(model: &Model, op: &Op, out: &mut Vec<Op>) {
         | Op::Unlink(path)
         | Op::Write(path, ..)
         | Op::Truncate(path, _)
-        | Op::Fallocate(path, ..) => present(model, path, out),
+        | Op::Fallocate(path, ..)
+        | Op::Punch(path, ..)
+        | Op::ZeroRange(path, ..) => present(model, path, out),
         _ => {}
     }
 }
@@ -146,6 +149,24 @@ fn dirt() -> Vec<Op> {
     ]
 }
 
+/// ACE's fallocate with each of its modes, of which the `pm` set has one: the same files and ranges.
+pub fn ace_modes() -> Arc<World> {
+    let mut ops = Vec::new();
+    for file in ["/foo", "/A/foo"].map(s) {
+        for (off, len) in [(16_384, 4096), (5000, 4096), (4000, 9000)] {
+            ops.push(Op::ZeroRange(file.clone(), off, len, Unwritten));
+            ops.push(Op::ZeroRange(file.clone(), off, len, KeepSize));
+            ops.push(Op::Punch(file.clone(), off, len));
+            ops.push(Op::Fallocate(file.clone(), off, len, KeepSize));
+            ops.push(Op::Fallocate(file.clone(), off, len, Unwritten));
+        }
+        ops.push(Op::Write(file.clone(), 12_000, 6000, 4));
+        ops.push(Op::Truncate(file, 20_000));
+    }
+    let acts = ops.into_iter().map(Act::Op).collect();
+    World::new("ace-modes", REGION, dirt(), acts, true)
+}
+
 /// The 56 operations of the ACE set.
 pub fn ace() -> Arc<World> {
     let files = ["/foo", "/A/foo", "/bar", "/A/bar"];
@@ -161,7 +182,7 @@ pub fn ace() -> Arc<World> {
     }
     for file in &files[..2] {
         for (off, len) in [(16_384, 4096), (5000, 4096), (4000, 9000)] {
-            ops.push(Op::Fallocate(s(file), off, len, false));
+            ops.push(Op::Fallocate(s(file), off, len, Unwritten));
         }
         ops.extend([0, 256].map(|size| Op::Truncate(s(file), size)));
         ops.push(Op::Write(s(file), 16_384, 4096, 3));
@@ -197,7 +218,7 @@ fn own_setup() -> Vec<Op> {
         Op::Unlink(s("/B/x")),
         // Storage that was never written.
         Op::Create(s("/pre")),
-        Op::Fallocate(s("/pre"), 0, 12_288, false),
+        Op::Fallocate(s("/pre"), 0, 12_288, Unwritten),
         Op::Create(long("/A", 60)),
         Op::Symlink(s("/link"), s("/A/foo")),
         Op::Create(s("/frag")),
@@ -272,10 +293,17 @@ fn own_content() -> Vec<Op> {
         Op::Punch(s("/A/foo"), 100, 200),
         Op::Punch(s("/A/foo"), 5000, 100_000),
         Op::Punch(s("/frag"), 8192, 8192),
-        Op::Fallocate(s("/A/foo"), 4096, 20_000, false),
-        Op::Fallocate(s("/A/foo"), 4096, 20_000, true),
-        Op::Fallocate(s("/pre"), 0, 8192, true),
-        Op::Fallocate(s("/frag"), 0, 12_288, false),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, Unwritten),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, Zeroed),
+        Op::Fallocate(s("/pre"), 0, 8192, Zeroed),
+        Op::Fallocate(s("/frag"), 0, 12_288, Unwritten),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, KeepSize),
+        Op::Fallocate(s("/bar"), 0, 30_000, KeepSize),
+        Op::ZeroRange(s("/A/foo"), 100, 8000, Unwritten),
+        Op::ZeroRange(s("/A/foo"), 4096, 4096, Unwritten),
+        Op::ZeroRange(s("/bar"), 300, 9000, Unwritten),
+        Op::ZeroRange(s("/bar"), 300, 9000, KeepSize),
+        Op::ZeroRange(s("/frag"), 0, 20_000, Zeroed),
     ]
 }
 
@@ -302,10 +330,12 @@ pub fn tails() -> Arc<World> {
         Op::Truncate(s("/A/foo"), 30_000),
         Op::Write(s("/A/foo"), 20_000, 5000, 9),
         Op::Write(s("/A/foo"), 9500, 300, 7),
-        Op::Fallocate(s("/A/foo"), 4096, 20_000, false),
-        Op::Fallocate(s("/A/foo"), 4096, 20_000, true),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, Unwritten),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, Zeroed),
         Op::Write(s("/pre"), 4096, 100, 11),
         Op::Punch(s("/A/foo"), 100, 8000),
+        Op::Fallocate(s("/A/foo"), 4096, 20_000, KeepSize),
+        Op::ZeroRange(s("/A/foo"), 8900, 9000, Unwritten),
     ];
     let mut acts: Vec<Act> = ops.into_iter().map(Act::Op).collect();
     acts.extend([
@@ -354,6 +384,28 @@ pub fn crowded() -> Arc<World> {
     let mut acts: Vec<Act> = ops.into_iter().map(Act::Op).collect();
     acts.extend([Act::Remount, Act::Sync]);
     World::new("crowded", 256 << 10, setup, acts, false)
+}
+
+/// A file whose extents stand in two levels of nodes: storage behind its end, so that nothing is to be read, with a hole after each block.
+pub fn deep() -> Arc<World> {
+    let file = || s("/deep");
+    let mut setup = vec![Op::Create(file()), Op::Write(file(), 0, 5000, 1)];
+    setup.extend((1..2800).map(|i| Op::Fallocate(file(), i * 8192, 4096, KeepSize)));
+    let ops = [
+        Op::Fallocate(file(), 1400 * 8192 + 4096, 4096, KeepSize),
+        Op::Fallocate(file(), 1401 * 8192 + 4096, 4096, KeepSize),
+        Op::Fallocate(file(), 3000 * 8192, 4096, KeepSize),
+        Op::ZeroRange(file(), 4000, 30_000, KeepSize),
+        Op::Write(file(), 2 * 8192, 4096, 2),
+        Op::Punch(file(), 700 * 8192, 4096),
+        Op::Punch(file(), 700 * 8192, 900 * 8192),
+        Op::Punch(file(), 0, 2790 * 8192),
+        Op::Truncate(file(), 20 * 8192),
+        Op::Truncate(file(), 100),
+        Op::Unlink(file()),
+    ];
+    let acts = ops.into_iter().map(Act::Op).collect();
+    World::new("deep", 13 << 20, setup, acts, false)
 }
 
 /// An operation to go on with after a crash; whether it succeeds depends on the state.
