@@ -185,6 +185,9 @@ pub struct Loaded {
     pub map: ExtentMap,
 }
 
+/// Takes a node's entries.
+type EachNode<'a> = &'a mut dyn FnMut(&NodeRef, &[[u64; 2]]) -> Result<(), LoadError>;
+
 /// What loading needs to know about the file system.
 pub struct Ground<'a, P> {
     /// The region.
@@ -396,7 +399,7 @@ impl<P: Pmem> Ground<'_, P> {
         ino: Ino,
         level: u8,
         nodes: &[NodeRef],
-        each: &mut dyn FnMut(&NodeRef, &[[u64; 2]]) -> Result<(), LoadError>,
+        each: EachNode<'_>,
     ) -> Result<(), LoadError> {
         let mut least = 0;
         for node in nodes {

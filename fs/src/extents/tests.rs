@@ -238,6 +238,28 @@ fn many_thousand_extents_make_a_shallow_tree() {
     assert_eq!((media.nodes.len(), file.root.len()), (0, 0));
 }
 
+/// The plan of no change writes nothing and leaves the map as it is, however deep it is.
+#[test]
+fn no_change_is_a_plan_too() {
+    for n in [0, 2, 40, 400] {
+        let mut media = Media::default();
+        let mut file = File::new(SMALL);
+        (0..n).for_each(|i| drop(file.change(&mut media, i..i + 1, Some(block(i)))));
+        let before = file.map.try_clone().expect("memory");
+        let (edit, _) = file.map.edit(n + 5..n + 9, None, &SMALL).expect("memory");
+        assert!(edit.is_nothing());
+        let root = file.root.iter().copied().collect();
+        let mut plan = Plan::unchanged(&file.map, root);
+        file.map.make_room(&plan).expect("memory");
+        let placed = plan.place(|_, _| Err("a new node"));
+        assert_eq!((placed, plan.new_nodes()), (Ok(()), 0));
+        assert_eq!(plan.root().to_vec(), file.root);
+        file.map.apply(&mut plan);
+        assert_eq!(file.map, before);
+        file.check(&media);
+    }
+}
+
 /// Appending leaves full nodes behind, not half full ones.
 #[test]
 fn appended_extents_fill_their_nodes() {

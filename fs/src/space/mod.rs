@@ -40,7 +40,9 @@
 //!   the others has given back a block that it did not keep, or has filled up the reserve before anybody else gets a block.
 //! - so 3d + 2 blocks are enough for a cut after a cut that split every level.
 //!
-//! `unlink` writes no node at all.
+//! It is not a proof for every sequence: punches that split nodes above the leaves one right after the other, in as many full nodes
+//! as there are blocks in the reserve, while somebody else takes what each gives back, would use it up; then a cut says "no space" and
+//! has changed nothing. A cut at the end of a file never splits a node. `unlink` writes no node at all.
 
 #[cfg(all(test, not(any(loom, shuttle, miri))))]
 mod ageing;
