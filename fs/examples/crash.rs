@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use clap::{Parser, ValueEnum};
 use explorer::crew::{Job, Progress, all_sequences, run};
-use explorer::lab::Plan;
+use explorer::lab::{Plan, TORN};
 use explorer::states::Depth;
 use explorer::worlds::{World, ace, ace_modes, deep, metadata, own};
 
@@ -33,6 +33,9 @@ struct Options {
     /// Crashes in the recovery of final states, that many deep (0 to 2).
     #[arg(long, default_value_t = 0)]
     recovery: u8,
+    /// With --recovery: one state within an operation of so many is crashed in its recovery too. 1: each.
+    #[arg(long, value_name = "N", default_value_t = TORN, value_parser = clap::value_parser!(u64).range(1..))]
+    torn: u64,
     /// Each state recovers, does one more operation, and crashes in that.
     #[arg(long)]
     more: bool,
@@ -99,6 +102,7 @@ impl Options {
                 How::Deep => Depth::Deep,
             },
             recovery: self.recovery.min(2),
+            torn: self.torn,
             more: self.more,
         }
     }

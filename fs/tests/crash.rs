@@ -13,7 +13,7 @@ use std::sync::Arc;
 use common::model::Op;
 use explorer::act::Act;
 use explorer::crew::{Job, all_sequences, prefixes, run};
-use explorer::lab::Plan;
+use explorer::lab::{Plan, TORN};
 use explorer::states::Depth;
 use explorer::worlds::{self, World};
 
@@ -55,6 +55,7 @@ const fn plan(depth: Depth, recovery: u8) -> Plan {
     Plan {
         depth,
         recovery,
+        torn: TORN,
         more: false,
     }
 }
@@ -113,6 +114,7 @@ fn one_operation_then_a_crash_then_another() {
     let plan = Plan {
         depth: Depth::Bare,
         recovery: 0,
+        torn: TORN,
         more: true,
     };
     all("ACE, crash, one more", &worlds::ace(), 1, 1, plan);

@@ -11,7 +11,7 @@ use std::thread;
 use crate::common::model::Op;
 use crate::common::*;
 use crate::explorer::act::Act;
-use crate::explorer::lab::{Lab, Plan};
+use crate::explorer::lab::{Lab, Plan, TORN};
 use crate::explorer::region::What;
 use crate::explorer::states::Depth;
 use crate::explorer::worlds::{self, World};
@@ -23,6 +23,7 @@ fn crashed(world: &Arc<World>, acts: &[Act]) {
     let plan = Plan {
         depth: Depth::Normal,
         recovery: 1,
+        torn: TORN,
         more: false,
     };
     let mut lab = Lab::new(world, plan);
@@ -182,6 +183,7 @@ fn silhouette_14_and_15_nothing_is_flushed_or_fenced_twice() {
             Plan {
                 depth: Depth::Bare,
                 recovery: 0,
+                torn: TORN,
                 more: false,
             },
         );

@@ -140,6 +140,87 @@ fn every_flipped_bit_of_every_word_is_noticed() {
     }
 }
 
+/// An image whose checksum and tags are right, whatever else it says.
+fn sealed(kind: u8, delta: u16, count: u8, payload: &[u64], seq: u64) -> [u64; RECORD_WORDS] {
+    let mut image = [0; RECORD_WORDS];
+    let places = (0..RECORD_WORDS).filter(|i| *i != 0 && !TAGS.contains(i));
+    places.zip(payload).for_each(|(at, word)| image[at] = *word);
+    TAGS.into_iter().for_each(|tag| image[tag] = seq);
+    image[0] = u64::from(count) << 32 | u64::from(kind) << 40 | u64::from(delta) << 48;
+    image[0] |= u64::from(checksum(&image, &UUID));
+    image
+}
+
+#[test]
+fn every_kind_count_and_floor_is_taken_or_refused_as_the_format_says() {
+    let head = (geometry().inode_off(1) / 8) << 6;
+    for kind in 0..=u8::MAX {
+        for count in 0..=u8::MAX {
+            // The run fills the payload that the record claims.
+            let run = head | u64::from(count.saturating_sub(1));
+            let found = read(&sealed(kind, 1, count, &[run], 36), 36);
+            let sound = (1..=10).contains(&kind) && (count == 0 || (2..=27).contains(&count));
+            assert_eq!(matches!(found, Ok(Slot::Whole(_))), sound, "{found:?}");
+            assert_eq!(found.is_err(), !sound, "{found:?}");
+        }
+    }
+    for (seq, most) in [
+        (36, 36),
+        (65_536, 65_535),
+        (SEQ_MAX, 65_535),
+        (SEQ_MAX + 1, 0),
+    ] {
+        for delta in 0..=u16::MAX {
+            let found = read(&sealed(1, delta, 0, &[], seq), seq);
+            let sound = delta >= 1 && u64::from(delta) <= most;
+            assert_eq!(matches!(found, Ok(Slot::Whole(_))), sound, "{seq}: {delta}");
+        }
+    }
+}
+
+/// A run of every length at every word of the region, and behind it: inside the inode table or the data, or the state word alone.
+#[test]
+fn every_target_is_taken_or_refused_as_the_format_says() {
+    let g = geometry();
+    let (state, first, end) = (g.state_off() / 8, g.inode_off(0) / 8, g.blocks() * 512);
+    let far = [u64::MAX >> 6, u64::MAX >> 7, 1 << 57, end + 512];
+    for place in (0..end + 30).chain(far) {
+        for words in 1..PAYLOAD_WORDS as u64 {
+            let count = words as u8 + 1;
+            let found = read(&sealed(6, 1, count, &[place << 6 | words], 36), 36);
+            let sound = place >= first && place < end && words <= end - place
+                || place == state && words == 1;
+            assert_eq!(
+                matches!(found, Ok(Slot::Whole(_))),
+                sound,
+                "{place}, {words}"
+            );
+        }
+    }
+}
+
+/// Three heads of every length: taken only if they fill the payload exactly.
+#[test]
+fn runs_that_do_not_add_up_are_refused() {
+    let head = (geometry().inode_off(1) / 8) << 6;
+    for number in 0..64u64.pow(3) {
+        let lengths = [number % 64, number / 64 % 64, number / 4096];
+        let mut payload = [head | 63; PAYLOAD_WORDS];
+        let mut at = 0;
+        for len in lengths {
+            if let Some(place) = payload.get_mut(at) {
+                *place = head | len;
+                at += 1 + len as usize;
+            }
+        }
+        let found = read(&sealed(6, 1, PAYLOAD_WORDS as u8, &payload, 36), 36);
+        let sound = at == PAYLOAD_WORDS && !lengths.contains(&0)
+            || lengths[0] == 26
+            || lengths[0] > 0 && lengths[1] > 0 && lengths[0] + lengths[1] == 25;
+        assert_eq!(matches!(found, Ok(Slot::Whole(_))), sound, "{lengths:?}");
+    }
+}
+
 type Words = BTreeMap<u64, u64>;
 
 fn apply(words: &Words, records: &[Record]) -> Words {

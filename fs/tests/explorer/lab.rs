@@ -26,8 +26,8 @@ pub const TRUST: u64 = 509;
 const FSCK: u64 = 6;
 /// One walked image of so many is written to.
 const WRITE: u64 = 12;
-/// One state within an operation of so many is crashed again in its recovery.
-const TORN: u64 = 307;
+/// One state within an operation of so many is crashed again in its recovery, unless the plan says otherwise.
+pub const TORN: u64 = 307;
 /// Words of a quarter of a block.
 const QUARTER: u32 = 128;
 /// Images remembered; beyond, the memory begins anew.
@@ -39,6 +39,8 @@ pub struct Plan {
     pub depth: Depth,
     /// How often a crash is followed by one during the recovery from it: 0 to 2.
     pub recovery: u8,
+    /// Then one state within an operation of so many is crashed in its recovery too, once.
+    pub torn: u64,
     /// Each state recovers, does one more operation, and crashes in that.
     pub more: bool,
 }
@@ -292,6 +294,7 @@ impl Lab {
         let Plan {
             depth,
             recovery,
+            torn,
             more,
         } = self.plan;
         let each: Each<'_> = &mut |lab, allowed, whole| {
@@ -299,7 +302,7 @@ impl Lab {
             if more && whole {
                 lab.one_more(allowed);
             }
-            if recovery > 0 && lab.number.is_multiple_of(TORN) {
+            if recovery > 0 && lab.number.is_multiple_of(torn) {
                 lab.crash_unfinished(allowed);
             }
         };
