@@ -308,6 +308,28 @@ fn the_root_the_state_and_the_ring_are_made_anew() {
     bench.repair("no slot holds a whole record");
 }
 
+/// A crash tears the record that is being written, in the slot after the newest; in another slot it is damage, though no replay needs it.
+#[test]
+fn a_damaged_record_that_no_replay_needs_is_told() {
+    let ring = Bench::new().geometry.ring_off();
+    let mut tried = 0;
+    for slot in 0..16 {
+        let bench = Bench::new();
+        let seq = |slot: u64| word(&bench.ram, ring + slot * 256 + 56);
+        let newest = (0..16).map(seq).max().expect("slots");
+        if (newest..=newest + 1).any(|seq| seq % 16 == slot) || seq(slot) == 0 {
+            continue;
+        }
+        let at = ring + slot * 256 + 24;
+        bench.ram.store64(at, word(&bench.ram, at) ^ 1);
+        let report = bench.repair("damaged; nothing needs it");
+        bench.told(&report, &format!("slot {slot} "));
+        assert_eq!(names(&bench.mount(), "/d").len(), 4, "slot {slot}");
+        tried += 1;
+    }
+    assert_eq!(tried, 14, "the ring has wrapped");
+}
+
 #[test]
 fn a_ring_of_directories_is_cut() {
     let bench = Bench::new();
