@@ -6,17 +6,23 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use mm::mem::OutOfMemory;
 
 /// The set. Numbers below [`Bits::room`] may be members.
 #[derive(Debug, Default)]
 pub struct Bits {
     words: Vec<u64>,
+    /// Where each level begins, from level 0 up: [`levels`].
+    starts: ArrayVec<usize, LEVELS>,
     /// Words of level 0.
     base: usize,
     /// Numbers that it covers.
     len: usize,
 }
+
+/// Most levels: of 64⁶ numbers.
+const LEVELS: usize = 6;
 
 /// Where each level begins, and how many words it has, from level 0 (`base` words) up to the top, which has one.
 fn levels(base: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -72,6 +78,7 @@ impl Bits {
         words.try_reserve_exact(total).map_err(|_| OutOfMemory)?;
         words.extend_from_slice(&self.words[..self.base]);
         words.resize(total, 0);
+        self.starts = levels(base).map(|(start, _)| start).take(LEVELS).collect();
         (self.words, self.base) = (words, base);
         self.summarise(0);
         Ok(())
@@ -113,7 +120,7 @@ impl Bits {
             return false;
         }
         let mut at = number;
-        for (start, _) in levels(self.base) {
+        for start in &self.starts {
             let word = &mut self.words[start + at / 64];
             let before = *word;
             if member {
@@ -134,10 +141,7 @@ impl Bits {
     #[must_use]
     pub fn first(&self) -> Option<usize> {
         let mut at = 0;
-        // Never more levels than bits of an index divided by 6.
-        let mut starts = arrayvec::ArrayVec::<usize, 11>::new();
-        starts.extend(levels(self.base).map(|(start, _)| start));
-        for start in starts.into_iter().rev() {
+        for start in self.starts.iter().rev() {
             let word = self.words[start + at];
             if word == 0 {
                 return None;

@@ -1,13 +1,15 @@
 //! A directory in memory: where each name is, and which slots are free.
 //!
 //! The index holds hashes and slots, not names: a name is compared with what stands on the media. It is built at the first
-//! lookup, changed only under the commit lock, and read under the inode's spin lock.
+//! lookup, changed only under the commit lock, and read under the inode's spin lock. Its hash table is divided in many once it is
+//! large ([`Names`](names::Names)), so that none of them takes long to grow.
 //!
 //! An entry never moves while it exists, and its slot is its cookie: whoever reads a directory bit by bit sees what stays exactly
 //! once, whatever comes and goes meanwhile. Room for a new name is found in a few steps, however large the directory is: for each
 //! number of slots that a name can take, a set of the blocks that have so many in a row.
 
-use alloc::collections::BTreeMap;
+mod names;
+
 use alloc::vec::Vec;
 
 use dax::pmem::Pmem;
@@ -29,7 +31,10 @@ const SLOTS_MAX: usize = slots_for(NAME_MAX);
 
 /// A name that may stand in a directory: 1 to 255 bytes, no `/`, no zero byte, not `.` or `..`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Name<'a>(&'a [u8]);
+pub struct Name<'a> {
+    bytes: &'a [u8],
+    hash: u32,
+}
 
 /// Why bytes are no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,19 +57,26 @@ impl<'a> Name<'a> {
         if special || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
             return Err(NameError::Invalid);
         }
-        Ok(Self(name))
+        let hash = name_hash(name);
+        Ok(Self { bytes: name, hash })
     }
 
     /// The bytes.
     #[must_use]
     pub const fn bytes(self) -> &'a [u8] {
-        self.0
+        self.bytes
+    }
+
+    /// Its hash.
+    #[must_use]
+    pub const fn hash(self) -> u32 {
+        self.hash
     }
 
     /// Slots that it takes.
     #[must_use]
     pub const fn slots(self) -> u32 {
-        slots_for(self.0.len()) as u32
+        slots_for(self.bytes.len()) as u32
     }
 }
 
@@ -110,7 +122,7 @@ pub struct Found {
 /// What a directory holds.
 #[derive(Debug, Default)]
 pub struct DirIndex {
-    names: BTreeMap<(u32, u32), (Ino, Kind)>,
+    names: names::Names,
     /// One word a block, one bit a slot in use.
     used: Vec<u64>,
     /// For each number of slots that a name can take, less one: the blocks with so many free ones in a row.
@@ -240,6 +252,14 @@ impl<P: Pmem> Dir<'_, P> {
 
     /// Whether the entry in `slot` has this name.
     fn is_named(&self, slot: u32, name: Name<'_>) -> Result<bool, Corrupt> {
+        let (words, _) = self.words(slot)?;
+        // Most names stand in their head whole. What is longer, or no entry, is for the long way.
+        if let Some((dentry, _)) = Dentry::decode(&words).filter(|_| words[0] != 0)
+            && usize::from(dentry.len) <= HEAD_NAME
+        {
+            let head = Dentry::head_name(&words);
+            return Ok(head[..usize::from(dentry.len)] == *name.bytes());
+        }
         let entry = self.raw(slot)?;
         Ok(entry.is_some_and(|(_, _, found, _)| found.as_bytes() == name.bytes()))
     }
@@ -268,6 +288,7 @@ impl<P: Pmem> Dir<'_, P> {
                 slot += 1;
                 continue;
             };
+            index.names.reserve(dentry.hash)?;
             index.insert(
                 slot,
                 dentry.hash,
@@ -322,13 +343,17 @@ impl DirIndex {
         dir: &Dir<'_, P>,
         name: Name<'_>,
     ) -> Result<Option<Found>, Corrupt> {
-        let hash = name_hash(name.bytes());
-        for (&(_, slot), &(ino, kind)) in self.names.range((hash, 0)..=(hash, u32::MAX)) {
-            if dir.is_named(slot, name)? {
-                return Ok(Some(Found { slot, ino, kind }));
+        for found in self.names.with_hash(name.hash()) {
+            if dir.is_named(found.slot, name)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// Takes the memory for one more entry of this name: then [`DirIndex::insert`] takes none.
+    pub fn reserve_name(&mut self, name: Name<'_>) -> Result<(), OutOfMemory> {
+        self.names.reserve(name.hash())
     }
 
     /// The first of `n` free slots in a row (1 to 5), within one block.
@@ -341,8 +366,11 @@ impl DirIndex {
 
     /// Notes what a block has room for, after a change.
     fn survey(&mut self, block: usize) {
-        for (n, room) in (1..).zip(&mut self.room) {
-            room.put(block, free_runs(self.used[block], n) != 0);
+        let free = !self.used[block];
+        let mut runs = free;
+        for room in &mut self.room {
+            room.put(block, runs != 0);
+            runs = free & runs >> 1;
         }
     }
 
@@ -356,7 +384,8 @@ impl DirIndex {
         let block = (slot / SLOTS) as usize;
         self.used[block] |= Self::mask(slot, name_len);
         self.survey(block);
-        self.names.insert((hash, slot), names);
+        let (ino, kind) = names;
+        self.names.insert(hash, Found { slot, ino, kind });
     }
 
     /// Forgets an entry.
@@ -364,7 +393,7 @@ impl DirIndex {
         let block = (slot / SLOTS) as usize;
         self.used[block] &= !Self::mask(slot, name.bytes().len());
         self.survey(block);
-        self.names.remove(&(name_hash(name.bytes()), slot));
+        self.names.remove(name.hash(), slot);
     }
 
     /// The first entry at or after `slot`.

@@ -96,6 +96,13 @@ impl Record {
         }
     }
 
+    /// Makes it one of `kind` that changes nothing yet.
+    pub fn reset(&mut self, kind: RecordKind) {
+        self.kind = kind;
+        self.words.clear();
+        self.last = 0;
+    }
+
     /// Words still free, descriptors included.
     #[must_use]
     pub fn room(&self) -> usize {
@@ -146,12 +153,12 @@ impl Record {
     #[must_use]
     pub fn encode(&self, seq: u64, floor: u64, uuid: &[u8; 16]) -> [u64; RECORD_WORDS] {
         let mut image = [0; RECORD_WORDS];
-        let places = (0..RECORD_WORDS).filter(|i| *i != 0 && !TAGS.contains(i));
-        for (place, word) in places.zip(&self.words) {
-            image[place] = *word;
-        }
-        for tag in TAGS {
-            image[tag] = seq;
+        let mut rest = self.words.as_slice();
+        for (index, line) in image.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let place = &mut line[usize::from(index == 0)..7];
+            let (part, after) = rest.split_at(place.len().min(rest.len()));
+            place[..part.len()].copy_from_slice(part);
+            (line[7], rest) = (seq, after);
         }
         let count = self.words.len() as u64;
         image[0] = count << 32 | (self.kind as u64) << 40 | (seq - floor) << 48;

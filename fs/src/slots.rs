@@ -10,9 +10,7 @@ use crate::error::ChangeError;
 use crate::extents::Edit;
 use crate::fs::Fs;
 use crate::inode::Inode;
-use crate::layout::{
-    BLOCK_SIZE, Core, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind, name_hash,
-};
+use crate::layout::{BLOCK_SIZE, Core, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind};
 use crate::media_inode::{Corrupt, state_word};
 use crate::shared::{Shared, State};
 use crate::space::Goal;
@@ -28,7 +26,7 @@ impl<P: Pmem> Fs<P> {
     /// The words of a head.
     pub(crate) fn head(&self, dir: &Inode<P>, name: Name<'_>, ino: Ino, kind: Kind) -> [u64; 8] {
         let bytes = name.bytes();
-        let hash = name_hash(bytes);
+        let hash = name.hash();
         let len = bytes.len() as u8;
         let dentry = Dentry {
             ino,
@@ -51,7 +49,7 @@ impl<P: Pmem> Fs<P> {
 
     /// Notes an entry in the index, after its commit.
     pub(crate) fn enter(&self, dir: &Inode<P>, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
-        let (hash, len) = (name_hash(name.bytes()), name.bytes().len());
+        let (hash, len) = (name.hash(), name.bytes().len());
         dir.with_index(|_, index| index.insert(slot, hash, len, names));
     }
 
@@ -75,6 +73,8 @@ impl<P: Pmem> Fs<P> {
                 vacancy().ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
             }
         };
+        let room = dir.with_index(|_, index| index.reserve_name(name));
+        room.unwrap_or(Ok(()))?;
         let tails = name.slots() as usize - 1;
         for first in (0..tails).step_by(TAILS_A_RECORD) {
             let mut tx = state.ring.begin(RecordKind::Prepare);

@@ -192,6 +192,18 @@ impl Pmem for MappedPmem {
         Ok(unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Acquire))
     }
 
+    fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
+        check_word(off);
+        let len = 8 * words.len() as u64;
+        let from = self.source(off, len).cast::<u64>();
+        self.bad.check(off, len)?;
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: within the range that `source` checked, and aligned. Acquire: as in `load64`.
+            *word = unsafe { AtomicU64::from_ptr(from.add(i)) }.load(Ordering::Acquire);
+        }
+        Ok(())
+    }
+
     fn store64(&self, off: u64, v: u64) {
         check_word(off);
         let to = self.target(off, 8).cast::<u64>();
@@ -207,7 +219,11 @@ impl Pmem for MappedPmem {
         // SAFETY: all three pieces lie within the range that `target` checked.
         unsafe { Self::store_bytes(to, first) };
         for (i, word) in body.as_chunks().0.iter().enumerate() {
-            self.store64(off + (head + i * 8) as u64, u64::from_le_bytes(*word));
+            // SAFETY: within the range that `target` checked, and aligned by `edges`. Release: as in `store64`.
+            unsafe {
+                let place = to.add(head + i * 8).cast::<u64>();
+                AtomicU64::from_ptr(place).store(u64::from_le_bytes(*word), Ordering::Release);
+            }
         }
         // SAFETY: as above.
         unsafe { Self::store_bytes(to.add(head + words * 8), last) };

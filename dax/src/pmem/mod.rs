@@ -115,6 +115,14 @@ pub trait Pmem: Send + Sync {
     /// Loads the 8 bytes at `off` (a multiple of 8), little-endian, at once.
     fn load64(&self, off: u64) -> Result<u64, MediaError>;
 
+    /// Loads `words.len()` words at `off` (a multiple of 8), each as [`Pmem::load64`], in ascending order.
+    fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
+        for (place, word) in (off..).step_by(8).zip(words) {
+            *word = self.load64(place)?;
+        }
+        Ok(())
+    }
+
     /// Stores 8 bytes at `off` (a multiple of 8), cached, at once.
     fn store64(&self, off: u64, v: u64);
 
@@ -155,6 +163,9 @@ macro_rules! forward {
             }
             fn load64(&self, off: u64) -> Result<u64, MediaError> {
                 (**self).load64(off)
+            }
+            fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
+                (**self).load_words(off, words)
             }
             fn store64(&self, off: u64, v: u64) {
                 (**self).store64(off, v);

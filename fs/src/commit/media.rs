@@ -1,6 +1,7 @@
 //! The region, with its stores sorted by who may use them.
 
 use dax::pmem::{MediaError, Pmem};
+use zerocopy::IntoBytes;
 
 use super::Run;
 use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Geometry, Ino};
@@ -76,18 +77,13 @@ impl<P: Pmem> Media<P> {
     /// Copies `N` words out; `off` is a multiple of 8.
     pub fn words<const N: usize>(&self, off: u64) -> Result<[u64; N], MediaError> {
         let mut words = [0; N];
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.pmem.load64(off + 8 * index as u64)?;
-        }
+        self.pmem.load_words(off, &mut words)?;
         Ok(words)
     }
 
     /// Copies words out; `off` is a multiple of 8.
     pub fn read_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.pmem.load64(off + 8 * index as u64)?;
-        }
-        Ok(())
+        self.pmem.load_words(off, words)
     }
 
     /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence. Lines written whole can be read again.
@@ -142,9 +138,8 @@ impl<P: Pmem> Media<P> {
 
     /// Stores words of metadata, cached; the caller flushes. For transactions and recovery only.
     pub(super) fn store_words(&self, off: u64, words: &[u64]) {
-        for (index, word) in words.iter().enumerate() {
-            self.pmem.store64(off + 8 * index as u64, *word);
-        }
+        const { assert!(cfg!(target_endian = "little")) }
+        self.pmem.store(off, words.as_bytes());
         self.pmem.heal(off, 8 * words.len() as u64);
     }
 

@@ -16,8 +16,12 @@ pub struct Ring {
     floor: u64,
     /// The floor that a durable record carries: replay never begins at or below it.
     passed: u64,
-    /// The newest record: applied, its in-place stores perhaps not yet durable.
-    last: Option<Record>,
+    /// The record of the transaction that is under way.
+    record: Record,
+    /// The newest record that was applied.
+    last: Record,
+    /// The in-place stores of `last` are perhaps not yet durable.
+    pending: bool,
 }
 
 /// Collecting stores; nothing has reached the media.
@@ -33,7 +37,6 @@ pub struct Applied(());
 #[must_use = "a transaction does nothing until it is committed and applied"]
 pub struct Tx<'r, S> {
     ring: &'r mut Ring,
-    record: Record,
     seq: u64,
     _state: S,
 }
@@ -47,7 +50,9 @@ impl Ring {
             next,
             floor: next - 1,
             passed: 0,
-            last: None,
+            record: Record::new(RecordKind::Floor),
+            last: Record::new(RecordKind::Floor),
+            pending: false,
         }
     }
 
@@ -77,9 +82,9 @@ impl Ring {
     /// Begins an operation.
     pub fn begin(&mut self, kind: RecordKind) -> Tx<'_, Building> {
         let seq = self.next;
+        self.record.reset(kind);
         Tx {
             ring: self,
-            record: Record::new(kind),
             seq,
             _state: Building(()),
         }
@@ -90,24 +95,26 @@ impl Ring {
     pub fn checkpoint<P: Pmem>(&mut self, media: &Media<P>) {
         self.flush_last(media);
         media.fence();
-        self.last = None;
+        self.pending = false;
         self.floor = self.next - 1;
         let _ = self.begin(RecordKind::Floor).commit(media);
     }
 
     /// Makes what was applied durable in place, without a record. One fence, or none when nothing is pending.
     pub fn settle<P: Pmem>(&mut self, media: &Media<P>) {
-        if self.last.is_some() {
+        if self.pending {
             self.flush_last(media);
             media.fence();
-            self.last = None;
+            self.pending = false;
             self.floor = self.next - 1;
         }
     }
 
     fn flush_last<P: Pmem>(&self, media: &Media<P>) {
-        for (off, words) in self.last.iter().flat_map(Record::runs) {
-            media.flush_words(off, words.len());
+        if self.pending {
+            for (off, words) in self.last.runs() {
+                media.flush_words(off, words.len());
+            }
         }
     }
 }
@@ -135,13 +142,13 @@ impl<S> Tx<'_, S> {
 impl<'r> Tx<'r, Building> {
     /// Adds a store of `words` at `at`.
     pub fn store(&mut self, at: MetaAddr, words: &[u64]) -> Result<(), RecordFull> {
-        self.record.push(at.offset(), words)
+        self.ring.record.push(at.offset(), words)
     }
 
     /// Words still free in the record.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.record.room()
+        self.ring.record.room()
     }
 
     /// Lets the record name a run: only what is durable may be named (rule R4).
@@ -159,9 +166,8 @@ impl<'r> Tx<'r, Building> {
     /// Stores the record into its slot, each line's tag last, and starts the write-back: of the record, and of what the previous
     /// record stored in place.
     pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
-        let image = self
-            .record
-            .encode(self.seq, self.ring.floor, &self.ring.uuid);
+        let ring = &*self.ring;
+        let image = ring.record.encode(self.seq, ring.floor, &ring.uuid);
         let slot = self.ring.geometry.slot_off(self.seq);
         media.store_words(slot, &image);
         media.flush_words(slot, RECORD_WORDS);
@@ -182,7 +188,7 @@ impl<'r> Tx<'r, InFlight> {
         self.ring.passed = self.ring.floor;
         self.ring.floor = self.seq - 1;
         self.ring.next = self.seq + 1;
-        self.ring.last = None;
+        self.ring.pending = false;
         self.into_state(Committed(()))
     }
 }
@@ -190,10 +196,12 @@ impl<'r> Tx<'r, InFlight> {
 impl<'r> Tx<'r, Committed> {
     /// Does the stores in place (rule R1: only here).
     pub fn apply<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Applied> {
-        for (off, words) in self.record.runs() {
+        let ring = &mut *self.ring;
+        for (off, words) in ring.record.runs() {
             media.store_words(off, words);
         }
-        self.ring.last = Some(self.record.clone());
+        core::mem::swap(&mut ring.record, &mut ring.last);
+        ring.pending = true;
         self.into_state(Applied(()))
     }
 }
@@ -202,7 +210,6 @@ impl<'r, S> Tx<'r, S> {
     fn into_state<T>(self, state: T) -> Tx<'r, T> {
         Tx {
             ring: self.ring,
-            record: self.record,
             seq: self.seq,
             _state: state,
         }
