@@ -10,8 +10,8 @@ use thiserror::Error;
 use crate::commit::{Media, Run};
 use crate::extents::{ExtentMap, Leaf, Overlap};
 use crate::layout::{
-    BLOCK_SIZE, CORE_WORDS, Extent, Geometry, INLINE_EXTENTS, INODE_SIZE, Ino, InodeFault,
-    InodeImage, Node, NodeFault, NodeRef,
+    BLOCK_SIZE, CORE_WORDS, Core, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage,
+    Node, NodeFault, NodeRef,
 };
 
 /// A piece of metadata on the media that cannot be trusted: which, where, and what was wrong.
@@ -260,26 +260,27 @@ impl<P: Pmem> Ground<'_, P> {
             offset,
             source,
         };
-        let core: [u64; CORE_WORDS] = self.media.words(offset).map_err(bad)?;
-        let used = InodeImage::in_use(core[0]);
-        if !used && core[0] == 0 && core[3] == 0 {
+        let words: [u64; CORE_WORDS] = self.media.words(offset).map_err(bad)?;
+        let used = InodeImage::in_use(words[0]);
+        if !used && words[0] == 0 && words[3] == 0 {
             return Ok(false);
         }
-        let mut words = [0; INODE_SIZE as usize / 8];
-        words[..CORE_WORDS].copy_from_slice(&core);
-        let body = &mut words[CORE_WORDS..InodeImage::used_words(&core)];
-        let at = offset + 8 * CORE_WORDS as u64;
-        self.media.read_words(at, body).map_err(bad)?;
+        let mut body = [[0; 2]; INLINE_EXTENTS];
+        let after = &mut body.as_flattened_mut()[..InodeImage::words_after(&words)];
+        if !after.is_empty() {
+            let at = offset + 8 * CORE_WORDS as u64;
+            self.media.read_words(at, after).map_err(bad)?;
+        }
         let wrong = |fault| Corrupt::Inode { ino, offset, fault };
-        let inode = InodeImage::decode(&words, self.uuid, ino).map_err(wrong)?;
+        let core = Core::decode(&words, after, self.uuid, ino).map_err(wrong)?;
         if !used {
             return Ok(false);
         }
-        if inode.core.depth > 0 {
+        if core.depth > 0 {
             self.load(ino)?.map.runs().try_for_each(each)?;
             return Ok(true);
         }
-        let entries = &inode.body[..usize::from(inode.core.entries)];
+        let entries = &body[..usize::from(core.entries)];
         self.inline_claims(entries, each, &wrong)?;
         Ok(true)
     }

@@ -31,8 +31,11 @@ pub(crate) struct Erased {
 impl XArray {
     /// The first entries that cover an index of `range`, in order; none: there are none. Locks: the array's.
     pub(super) fn batch(&self, range: Range<u64>) -> Batch {
-        let _writers_out = self.inner.lock();
+        let writers_out = self.inner.lock();
         let mut batch = Batch::new();
+        if writers_out.entries == 0 {
+            return batch;
+        }
         if let Some((step, first)) = self.first_step(&range) {
             batch.extend(
                 run(step, first, range.end)

@@ -224,15 +224,8 @@ impl InodeImage {
     /// The checksum this inode should have in place `ino`.
     #[must_use]
     pub fn checksum(&self, uuid: &[u8; 16], ino: Ino) -> u32 {
-        self.sum(&self.core.to_words(0), uuid, ino)
-    }
-
-    fn sum(&self, core: &[u64; CORE_WORDS], uuid: &[u8; 16], ino: Ino) -> u32 {
         let body = &self.body.as_flattened()[..Self::body_words(&self.core)];
-        Sum::new(uuid, u64::from(ino))
-            .words(core)
-            .words(body)
-            .finish()
+        sum(&self.core.to_words(0), body, uuid, ino)
     }
 
     /// Whether the bytes at the start of a table entry say "in use": a type and at least one link.
@@ -241,35 +234,53 @@ impl InodeImage {
         first_word as u16 != 0 && first_word >> 32 != 0
     }
 
-    /// Words of a table entry that mean something: by its attributes, the first 8 words. A reader may leave the others zero.
+    /// Words after the attributes that mean something, by the attributes: at most 24.
     #[must_use]
-    pub fn used_words(core: &[u64; CORE_WORDS]) -> usize {
-        CORE_WORDS + Self::body_words(&Core::from_words(core).0)
+    pub fn words_after(core: &[u64; CORE_WORDS]) -> usize {
+        Self::body_words(&Core::from_words(core).0)
     }
 
     /// Reads a table entry and checks what it says about itself; its extents are checked by whoever loads them.
     pub fn decode(words: &[u64; 32], uuid: &[u8; 16], ino: Ino) -> Result<Self, InodeFault> {
-        let (head, body) = words.split_at(CORE_WORDS);
-        let (core, found) = Core::from_words(head.try_into().unwrap_or(&[0; CORE_WORDS]));
-        let mut this = Self {
-            core,
-            body: [[0; 2]; INLINE_EXTENTS],
-        };
-        this.body.as_flattened_mut().copy_from_slice(body);
+        let (head, rest) = words.split_first_chunk().unwrap_or((&[0; CORE_WORDS], &[]));
+        let core = Core::decode(head, &rest[..Self::words_after(head)], uuid, ino)?;
+        let mut body = [[0; 2]; INLINE_EXTENTS];
+        body.as_flattened_mut().copy_from_slice(rest);
+        Ok(Self { core, body })
+    }
+}
+
+/// The checksum of attributes (with 0 in its place) and the words after them that mean something.
+fn sum(core: &[u64; CORE_WORDS], after: &[u64], uuid: &[u8; 16], ino: Ino) -> u32 {
+    Sum::new(uuid, u64::from(ino))
+        .words(core)
+        .words(after)
+        .finish()
+}
+
+impl Core {
+    /// Reads the attributes and checks what they say about the inode. `after`: the words after them that mean something, which the checksum
+    /// covers too ([`InodeImage::words_after`]).
+    pub fn decode(
+        words: &[u64; CORE_WORDS],
+        after: &[u64],
+        uuid: &[u8; 16],
+        ino: Ino,
+    ) -> Result<Self, InodeFault> {
+        let (core, found) = Self::from_words(words);
         // Over the words as they stand: bits that mean nothing count too.
-        let mut as_found = [0; CORE_WORDS];
-        as_found.copy_from_slice(head);
+        let mut as_found = *words;
         as_found[3] &= !0xffff_ffff;
-        let expected = this.sum(&as_found, uuid, ino);
+        let expected = sum(&as_found, after, uuid, ino);
         if found != expected {
             return Err(InodeFault::Checksum { found, expected });
         }
-        this.check()?;
-        Ok(this)
+        core.check()?;
+        Ok(core)
     }
 
     fn check(&self) -> Result<(), InodeFault> {
-        let core = &self.core;
+        let core = self;
         let kind = core.kind().ok_or(InodeFault::Mode(core.mode))?;
         if usize::from(core.entries) > INLINE_EXTENTS {
             return Err(InodeFault::Entries(core.entries));
