@@ -179,8 +179,15 @@ fn a_word_load_sees_poison_and_little_endian_bytes() {
     assert_eq!(mapped.load64(8), Err(MediaError { offset: 12, len: 4 }));
     assert_eq!(mapped.load64(16), Err(MediaError { offset: 16, len: 4 }));
     assert_eq!(mapped.load64(24), Ok(0));
+    let words = |off| {
+        let mut words = [7; 3];
+        mapped.load_words(off, &mut words).map(|()| words)
+    };
+    assert_eq!(words(0), Err(MediaError { offset: 12, len: 8 }));
+    assert_eq!(words(24), Ok([0; 3]));
     mapped.clear_bad(&(8..24)).expect("room");
     assert_eq!(mapped.load64(16), Ok(0));
+    assert_eq!(words(0), Ok([0, 0x0807_0605_0403_0201, 0]));
 }
 
 /// Runs `access` on a fresh mapped region and on a heap region of the same length; both must panic.
@@ -206,6 +213,9 @@ fn an_access_outside_the_region_panics() {
     both_panic(|p| p.flush(0, end + 1));
     both_panic(|p| {
         let _ = p.load64(end);
+    });
+    both_panic(|p| {
+        let _ = p.load_words(end - 8, &mut [0; 2]);
     });
     both_panic(|p| {
         let _ = p.read(u64::MAX, &mut [0; 2]);

@@ -218,7 +218,7 @@ impl<P: Pmem> Vnode<P> {
             let map = &mut self.attr.lock().map;
             let fits = |root: &Root| fits(&edit.old.body, root);
             let plan = if extents.is_nothing() {
-                Plan::unchanged(map, root_of(&edit.old))
+                Plan::unchanged(map, root_of(&edit.old))?
             } else {
                 Plan::new(map, extents, &fits, &Limits::MEDIA)?
             };

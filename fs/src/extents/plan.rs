@@ -62,7 +62,9 @@ pub(crate) struct Plan {
     at: Range<usize>,
     leaves: ArrayVec<Leaf, PARTS>,
     /// Levels that stay or come; those of the map beyond go.
-    levels: ArrayVec<Level, INDEX>,
+    ///
+    /// Not in place: a plan is moved often, and most files have none.
+    levels: Vec<Level>,
     root: Root,
     depth: u8,
     /// Nodes that no longer belong to the file.
@@ -158,7 +160,7 @@ impl Plan {
             at: edit.at.clone(),
             new: new.collect(),
         };
-        let mut levels = ArrayVec::new();
+        let mut levels = try_vec(INDEX)?;
         let most = if edit.cuts { limits.node } else { limits.soft };
         let root = loop {
             if let Some(root) = root_of(&below, fits, limits)? {
@@ -171,7 +173,10 @@ impl Plan {
                 at: level.at.clone(),
                 new: level.new.iter().map(NewNode::as_ref).collect(),
             };
-            levels.try_push(level).map_err(|_| PlanError::TooDeep)?;
+            if levels.len() == INDEX {
+                return Err(PlanError::TooDeep);
+            }
+            levels.push(level);
         };
         let leaves = edit.new.into_iter().map(|list| Leaf::new(NO_BLOCK, list));
         let plan = Self {
@@ -190,16 +195,18 @@ impl Plan {
     }
 
     /// The plan that leaves `map` as it is; `root` is what the inode says now.
-    pub fn unchanged(map: &ExtentMap, root: Root) -> Self {
+    pub fn unchanged(map: &ExtentMap, root: Root) -> Result<Self, OutOfMemory> {
         let stays = |_: &Vec<NodeRef>| Level {
             at: 0..0,
             new: ArrayVec::new(),
             refs: Vec::new(),
         };
-        Self {
+        let mut levels = try_vec(map.index.len())?;
+        levels.extend(map.index.iter().map(stays));
+        Ok(Self {
             at: 0..0,
             leaves: ArrayVec::new(),
-            levels: map.index.iter().map(stays).collect(),
+            levels,
             root,
             depth: map.depth(),
             retired: Vec::new(),
@@ -207,7 +214,7 @@ impl Plan {
             extents: map.extents,
             blocks: map.blocks,
             nodes: map.nodes(),
-        }
+        })
     }
 
     /// All extents in the inode, if it can take them.
@@ -238,7 +245,7 @@ impl Plan {
         let plan = Self {
             at: 0..map.leaves.len(),
             leaves,
-            levels: ArrayVec::new(),
+            levels: Vec::new(),
             root,
             depth: 0,
             retired: Vec::new(),

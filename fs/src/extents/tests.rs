@@ -249,7 +249,7 @@ fn no_change_is_a_plan_too() {
         let (edit, _) = file.map.edit(n + 5..n + 9, None, &SMALL).expect("memory");
         assert!(edit.is_nothing());
         let root = file.root.iter().copied().collect();
-        let mut plan = Plan::unchanged(&file.map, root);
+        let mut plan = Plan::unchanged(&file.map, root).expect("memory");
         file.map.make_room(&plan).expect("memory");
         let placed = plan.place(|_, _| Err("a new node"));
         assert_eq!((placed, plan.new_nodes()), (Ok(()), 0));
