@@ -48,8 +48,8 @@ fn damaged(directory: &Path) -> Result<String, Failed> {
 /// The last line of 64 bytes that holds a name where entries have it: earlier ones are copies in the ring.
 fn slot_of(bytes: &[u8], name: &str) -> Option<usize> {
     let lines = bytes.chunks_exact(64).enumerate();
-    let found = lines.filter(|(_, line)| line[20..].starts_with(name.as_bytes()));
-    found.last().map(|(number, _)| number * 64)
+    let mut found = lines.filter(|(_, line)| line[20..].starts_with(name.as_bytes()));
+    found.next_back().map(|(number, _)| number * 64)
 }
 
 fn mended() -> Result<(), Failed> {
