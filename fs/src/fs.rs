@@ -10,7 +10,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use dax::pmem::{LINE, Pmem};
+use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ use crate::error::{Busy, ChangeError, LookupError, MountError, UnmountError};
 use crate::gate::Gate;
 use crate::inode::{Inode, Vnode};
 use crate::inodes::InodeMap;
-use crate::layout::{BLOCK_SIZE, Block, Geometry, INODE_SIZE, Ino, Kind, ROOT, SuperblockFault};
+use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFault};
 use crate::media_inode::{Corrupt, Ground};
 use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
@@ -80,9 +80,6 @@ pub struct StatFs {
     /// Inodes without a name that somebody still uses.
     pub orphans: u64,
 }
-
-/// Inodes between the one that a mount looks at and the one that it asks the memory for: a page of the table.
-const AHEAD: u64 = 16;
 
 /// The extents of all live inodes: run and owner.
 type Claims = Vec<(Run, Ino)>;
@@ -411,10 +408,6 @@ fn scan<P: Pmem>(ground: Ground<'_, P>) -> Result<Scan, MountError> {
     let mut claims = Claims::new();
     let mut unreadable = None;
     for ino in 1..initialised {
-        // The attributes, and the first extents.
-        let soon = ground.geometry.inode_off(ino) + AHEAD * INODE_SIZE;
-        ground.media.pmem().prefetch(soon);
-        ground.media.pmem().prefetch(soon + LINE);
         match claim_used(ground, ino, &mut claims) {
             Ok(true) => inodes.set(ino),
             Ok(false) => {}

@@ -204,16 +204,6 @@ impl Pmem for MappedPmem {
         Ok(())
     }
 
-    fn prefetch(&self, off: u64) {
-        if off < self.len {
-            let line = self.source(off, 1);
-            // SAFETY: it reads nothing that a program can see, and never faults.
-            unsafe {
-                asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-            }
-        }
-    }
-
     fn store64(&self, off: u64, v: u64) {
         check_word(off);
         let to = self.target(off, 8).cast::<u64>();

@@ -123,9 +123,6 @@ pub trait Pmem: Send + Sync {
         Ok(())
     }
 
-    /// Says that the line of the byte at `off` will be read soon; a hint, which reads nothing and may be about any offset.
-    fn prefetch(&self, _off: u64) {}
-
     /// Stores 8 bytes at `off` (a multiple of 8), cached, at once.
     fn store64(&self, off: u64, v: u64);
 
@@ -169,9 +166,6 @@ macro_rules! forward {
             }
             fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
                 (**self).load_words(off, words)
-            }
-            fn prefetch(&self, off: u64) {
-                (**self).prefetch(off);
             }
             fn store64(&self, off: u64, v: u64) {
                 (**self).store64(off, v);
