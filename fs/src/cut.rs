@@ -175,37 +175,43 @@ impl<P: Pmem> Vnode<P> {
 
     /// Zeroes the rest of the block in which the file ends.
     fn zero_behind(&self, size: u64) {
-        self.zero_within(size, size.next_multiple_of(BLOCK_SIZE));
+        let _ = self.zero_within(size, size.next_multiple_of(BLOCK_SIZE));
     }
 
     /// Zeroes `from..to`, which lies in one block, if that has written storage. Durable with the next fence; through the caches, for nothing
-    /// keeps other CPUs from storing into this page right after, or even now.
-    fn zero_within(&self, from: u64, to: u64) {
-        if from < to
-            && let Spot::Extent(Extent {
-                phys,
-                unwritten: false,
-                ..
-            }) = self.spot(from / BLOCK_SIZE)
-        {
-            let run = Run {
-                block: phys,
-                len: 1,
-            };
+    /// keeps other CPUs from storing into this page right after, or even now. False: there was nothing to zero.
+    fn zero_within(&self, from: u64, to: u64) -> bool {
+        let Spot::Extent(Extent {
+            phys,
+            unwritten: false,
+            ..
+        }) = self.spot(from / BLOCK_SIZE)
+        else {
+            return false;
+        };
+        let run = Run {
+            block: phys,
+            len: 1,
+        };
+        if from < to {
             self.shared
                 .media
                 .zero_cached(run, from % BLOCK_SIZE, to - from);
         }
+        from < to
     }
 
+    /// Zeroes what `off..end` has of blocks that are not among `whole`, durably.
     pub(crate) fn zero_edges(&self, off: u64, end: u64, whole: &Range<u64>) {
         let first = off.next_multiple_of(BLOCK_SIZE).min(end);
-        self.zero_within(off, first);
+        let mut zeroed = self.zero_within(off, first);
         let last = (end / BLOCK_SIZE * BLOCK_SIZE).max(first);
         if whole.end * BLOCK_SIZE <= last {
-            self.zero_within(last, end);
+            zeroed |= self.zero_within(last, end);
         }
-        self.shared.media.fence();
+        if zeroed {
+            self.shared.media.fence();
+        }
     }
 
     /// Ends an orphan that nobody uses any more: its blocks go to quarantine, its number becomes free. Its last name is gone by a

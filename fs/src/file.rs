@@ -363,11 +363,12 @@ impl<P: Pmem> Vnode<P> {
             len,
             unwritten,
         };
-        let here = match fill {
-            Fill::KeepSize => 0,
-            _ => end.min((block + len) * BLOCK_SIZE),
+        let (here, set) = match fill {
+            Fill::KeepSize => (0, FreshSet::untouched(fresh)),
+            // The fence is also for the zeroes behind the old end.
+            _ => (end.min((block + len) * BLOCK_SIZE), FreshSet::of(fresh)),
         };
-        self.commit_written(&mut state, new, FreshSet::of(fresh), here)?;
+        self.commit_written(&mut state, new, set, here)?;
         drop(state);
         if !unwritten {
             self.mapping.forget_holes(block..block + len);

@@ -282,7 +282,7 @@ fn rows() -> Vec<Row> {
         row("truncate up", (2, 10, 320), |fs| {
             truncate(fs, "/f", 100 * 4096);
         }),
-        row("punch, whole blocks", (2, 10, 320), |fs| {
+        row("punch, whole blocks", (1, 10, 320), |fs| {
             let f = fs.open("/f").expect("open");
             fs.punch(&f, 4096, 8192, forever(), &mut BreakReport::default())
                 .expect("punch");

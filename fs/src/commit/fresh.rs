@@ -101,12 +101,12 @@ impl Fresh {
     }
 }
 
-/// The fresh runs of one operation, made durable by one fence; and whether it wrote in place besides.
+/// The fresh runs of one operation, made durable by one fence; and whether anything was stored that the fence is for.
 #[derive(Debug, Default)]
 #[must_use = "make it durable, or abandon it"]
 pub struct FreshSet {
     runs: ArrayVec<Fresh, SET>,
-    in_place: bool,
+    stored: bool,
 }
 
 impl FreshSet {
@@ -114,12 +114,19 @@ impl FreshSet {
     pub const fn new() -> Self {
         Self {
             runs: ArrayVec::new_const(),
-            in_place: false,
+            stored: false,
         }
     }
 
     /// A set of one run.
     pub fn of(fresh: Fresh) -> Self {
+        let mut this = Self::untouched(fresh);
+        this.stored = true;
+        this
+    }
+
+    /// A set of one run that the record will say was never written, made by an operation that has stored nothing else: no fence for it.
+    pub fn untouched(fresh: Fresh) -> Self {
         let mut this = Self::new();
         this.runs.push(fresh);
         this
@@ -129,12 +136,13 @@ impl FreshSet {
     pub const fn written_in_place() -> Self {
         Self {
             runs: ArrayVec::new_const(),
-            in_place: true,
+            stored: true,
         }
     }
 
     /// Adds a run; a full set gives it back.
     pub fn add(&mut self, fresh: Fresh) -> Result<(), Fresh> {
+        self.stored = true;
         self.runs.try_push(fresh).map_err(|full| full.element())
     }
 
@@ -143,9 +151,9 @@ impl FreshSet {
         self.runs.into_iter()
     }
 
-    /// Fences, unless nothing was written: what was written to the runs (and all else that this CPU wrote) is durable.
+    /// Fences, unless nothing was stored: what was written to the runs (and all else that this CPU wrote) is durable.
     pub fn fence<P: Pmem>(self, media: &Media<P>) -> ArrayVec<Durable, SET> {
-        if self.in_place || !self.runs.is_empty() {
+        if self.stored {
             media.fence();
         }
         self.runs
