@@ -2,7 +2,7 @@
 //!
 //! The index holds hashes and slots, not names: a name is compared with what stands on the media. It is built at the first
 //! lookup, changed only under the commit lock, and read under the inode's spin lock. Its hash table is divided in many once it is
-//! large ([`Names`](names::Names)), so that none of them takes long to grow.
+//! large (`names::Names`), so that none of them takes long to grow.
 //!
 //! An entry never moves while it exists, and its slot is its cookie: whoever reads a directory bit by bit sees what stays exactly
 //! once, whatever comes and goes meanwhile. Room for a new name is found in a few steps, however large the directory is: for each

@@ -34,7 +34,7 @@ pub enum Fill {
     Unwritten,
     /// Zeroed: mapping it needs no further work.
     Zeroed,
-    /// As `Unwritten`, and the end of the file stays: see [`zero`](crate::zero).
+    /// As `Unwritten`, and the end of the file stays: see `zero.rs`.
     KeepSize,
 }
 

@@ -7,7 +7,7 @@
 //! # A change is a path
 //!
 //! A change replaces the nodes between its two ends by new ones, and so on each level up to the inode, whose new words are the
-//! commit ([`plan`]). At most 3 new nodes a level, 2 if it only takes extents away: a change costs by the depth of the tree, whatever
+//! commit (`plan`). At most 3 new nodes a level, 2 if it only takes extents away: a change costs by the depth of the tree, whatever
 //! the number of extents. (When a node splits, the list of its level in memory moves by one place: 40 bytes for each 127 extents behind
 //! it, once in more than a hundred changes.) An extent far away, or a tree of a hundred thousand, is never copied.
 //!
@@ -23,7 +23,7 @@
 //! both together have more: 12 entries of depth d lead to at least 12 · 32^d extents. Six levels are more than a file of 2³² blocks can have.
 //!
 //! Every change is prepared apart and leaves the map alone, so that an operation can be refused or committed without undoing
-//! anything. Preparing takes the memory; [`ExtentMap::apply`] takes none.
+//! anything. Preparing takes the memory; `ExtentMap::apply` takes none.
 
 mod edit;
 pub(crate) mod plan;
