@@ -326,23 +326,32 @@ impl<P: Pmem> Ground<'_, P> {
         Ok(Loaded { inode, map })
     }
 
+    /// Decodes entries that are extents; `wrong` says what one is that lies elsewhere than in the data blocks.
+    fn extents(
+        &self,
+        entries: &[[u64; 2]],
+        wrong: impl Fn(usize, [u64; 2]) -> Corrupt,
+    ) -> Result<Vec<Extent>, LoadError> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(entries.len())
+            .map_err(|_| OutOfMemory)?;
+        for (index, &words) in entries.iter().enumerate() {
+            let extent = Extent::from_words(words, self.geometry);
+            list.push(extent.ok_or_else(|| wrong(index, words))?);
+        }
+        Ok(list)
+    }
+
     fn inline(
         &self,
         ino: Ino,
         entries: &[[u64; 2]],
     ) -> Result<Result<ExtentMap, Overlap>, LoadError> {
-        let mut list = Vec::new();
-        list.try_reserve_exact(entries.len())
-            .map_err(|_| OutOfMemory)?;
-        for (index, words) in entries.iter().enumerate() {
-            let words = *words;
-            let extent = Extent::from_words(words, self.geometry);
-            list.push(extent.ok_or_else(|| Corrupt::Inode {
-                ino,
-                offset: self.geometry.inode_off(ino),
-                fault: InodeFault::Extent { index, words },
-            })?);
-        }
+        let list = self.extents(entries, |index, words| Corrupt::Inode {
+            ino,
+            offset: self.geometry.inode_off(ino),
+            fault: InodeFault::Extent { index, words },
+        })?;
         Ok(ExtentMap::inline(list))
     }
 
@@ -379,15 +388,9 @@ impl<P: Pmem> Ground<'_, P> {
             .try_reserve_exact(nodes.len())
             .map_err(|_| OutOfMemory)?;
         self.level(ino, 0, nodes, &mut |node, entries| {
-            let mut list = Vec::new();
-            list.try_reserve_exact(entries.len())
-                .map_err(|_| OutOfMemory)?;
-            for (index, words) in entries.iter().enumerate() {
-                let words = *words;
-                let extent = Extent::from_words(words, self.geometry);
-                let wrong = || bad_node(ino, node, NodeFault::Entry { index, words });
-                list.push(extent.ok_or_else(wrong)?);
-            }
+            let list = self.extents(entries, |index, words| {
+                bad_node(ino, node, NodeFault::Entry { index, words })
+            })?;
             leaves.push(Leaf::new(node.block, list));
             Ok(())
         })?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::common::model::snapshot;
 use crate::common::sample::{Image, LEN, word};
+use crate::common::unarmed::Unarmed;
 use crate::common::undo::Undo;
 use crate::common::*;
 use crate::explorer::flight::Flight;
 use crate::explorer::region::{Region, What};
-use dax::pmem::{MediaError, Pmem, RamPmem};
+use dax::pmem::{Pmem, RamPmem};
 use fs::layout::{Core, Dentry, InodeImage, SuperBlock, name_hash};
 use fs::{Fs, Ino, Kind, RepairError, RepairReport, fsck, repair};
 use zerocopy::IntoBytes;
@@ -350,44 +351,12 @@ fn a_ring_of_directories_is_cut() {
     assert!(cookie > 0 && (entry.ino == d || entry.ino == e));
 }
 
-/// A region that may only be read; a store to it is a fault of the test.
-struct Frozen(Ram);
-
-impl Pmem for Frozen {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn writable(&self) -> bool {
-        false
-    }
-    fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
-        self.0.read(off, buf)
-    }
-    fn load64(&self, off: u64) -> Result<u64, MediaError> {
-        self.0.load64(off)
-    }
-    fn store64(&self, off: u64, _v: u64) {
-        panic!("a store at {off:#x}");
-    }
-    fn store(&self, off: u64, _data: &[u8]) {
-        panic!("a store at {off:#x}");
-    }
-    fn copy_nt(&self, off: u64, _data: &[u8]) {
-        panic!("a store at {off:#x}");
-    }
-    fn zero_nt(&self, off: u64, _len: u64) {
-        panic!("a store at {off:#x}");
-    }
-    fn flush(&self, _off: u64, _len: u64) {}
-    fn fence(&self) {}
-}
-
 #[test]
 fn a_region_that_may_only_be_read_is_left_alone() {
     for damage in [40, Bench::new().geometry.inode_off(1) + 8] {
         let bench = Bench::new();
         bench.ram.store64(damage, 99);
-        let report = repair(&Frozen(bench.ram), &bench.backing, &mut |_| ());
+        let report = repair(&Unarmed(bench.ram), &bench.backing, &mut |_| ());
         assert_eq!(report.stopped, Some(RepairError::ReadOnly));
         assert_eq!((report.repaired, report.exit_code()), (0, 8));
     }

@@ -47,7 +47,7 @@ const SET: usize = crate::extents::plan::MOST_NODES + 1;
 #[must_use = "publish it, or give it back with `abandon`"]
 pub struct Fresh(Run);
 
-/// Blocks whose content is durable: a record may publish them (rule R4).
+/// Blocks whose content is durable, or which the record will call never written: it may publish them (rule R4).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "publish it, or give it back with `abandon`"]
 pub struct Durable(Run);

@@ -6,6 +6,7 @@ pub mod patched;
 pub mod process;
 pub mod sample;
 pub mod sparse;
+pub mod unarmed;
 pub mod undo;
 pub mod walk;
 pub mod words;

@@ -3,45 +3,14 @@
 use std::sync::Arc;
 
 use dax::layout::BreakReport;
-use dax::pmem::{MediaError, Pmem, RamPmem};
+use dax::pmem::RamPmem;
 use fs::error::{ChangeError, CreateError, RemoveError, RenameError, SetAttrError};
 use fs::{Fill, Fs, MkfsError, MountReport, RenameMode, SetAttr, mkfs};
 
+use crate::common::unarmed::Unarmed;
 use crate::common::*;
 
 const MIB: u64 = 1 << 20;
-
-/// Stores to it are an error of the file system.
-struct Unarmed(Arc<RamPmem>);
-
-impl Pmem for Unarmed {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn writable(&self) -> bool {
-        false
-    }
-    fn read(&self, off: u64, buf: &mut [u8]) -> Result<(), MediaError> {
-        self.0.read(off, buf)
-    }
-    fn load64(&self, off: u64) -> Result<u64, MediaError> {
-        self.0.load64(off)
-    }
-    fn store64(&self, off: u64, _: u64) {
-        panic!("store to {off:#x}");
-    }
-    fn store(&self, off: u64, _: &[u8]) {
-        panic!("store to {off:#x}");
-    }
-    fn copy_nt(&self, off: u64, _: &[u8]) {
-        panic!("store to {off:#x}");
-    }
-    fn zero_nt(&self, off: u64, _: u64) {
-        panic!("store to {off:#x}");
-    }
-    fn flush(&self, _: u64, _: u64) {}
-    fn fence(&self) {}
-}
 
 fn filled() -> (Arc<RamPmem>, fs::Backing) {
     let (ram, backing) = formatted(4 * MIB);
