@@ -2,6 +2,7 @@
 
 use crate::mapping::{Block, BlockMap, Mapping};
 use crate::xarray::NodePool;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use mm::addr::{PAGE_SIZE, PageSize, Pfn, VirtAddr};
 use mm::aspace::{
@@ -37,7 +38,11 @@ pub(crate) struct File {
     pub(crate) inode: Mutex<u64>,
     pub(crate) mapping: Mapping,
     stored: StdMutex<Stored>,
+    observer: StdMutex<Option<Observer>>,
 }
+
+/// Told of each page that has just been given storage.
+type Observer = Box<dyn Fn(u64) + Send + Sync>;
 
 impl File {
     /// An empty file of `pages` pages, and a device twice as large.
@@ -54,6 +59,7 @@ impl File {
                 free,
                 size: pages * PAGE_SIZE,
             }),
+            observer: StdMutex::new(None),
         })
     }
 
@@ -70,6 +76,11 @@ impl File {
         let pfn = Pfn::new(stored.free).unwrap();
         stored.free += 1;
         stored.pages.insert(page, (pfn, unwritten));
+    }
+
+    /// Has `observer` told of each page that a fault is given storage for, at the moment in which others can see it.
+    pub(crate) fn observe(&self, observer: impl Fn(u64) + Send + Sync + 'static) {
+        *self.observer.lock().unwrap() = Some(Box::new(observer));
     }
 
     /// The frame behind a page that is stored.
@@ -116,6 +127,9 @@ impl BlockMap for File {
             self.store(page, false);
         }
         self.stored.lock().unwrap().pages.get_mut(&page).unwrap().1 = false;
+        if let Some(observer) = &*self.observer.lock().unwrap() {
+            observer(page);
+        }
         self.lookup(page)
     }
 

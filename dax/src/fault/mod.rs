@@ -6,9 +6,10 @@
 //!
 //! 1. *Size.* The largest page for which virtual address, file offset and frame share the alignment, and which lies within the mapping,
 //!    the extent and the file. A smaller entry in the way, or a hole, means a smaller page.
-//! 2. *Entry.* Allocate if a store meets a hole (durable before it returns), set the page's owner, insert the entry.
-//! 3. *Install.* Into the page table of the faulting address space only. A zero page that stands in the way is first taken out of *every*
-//!    address space, so that nobody reads zeroes where another has stored.
+//! 2. *Entry.* Allocate if a store meets a hole (durable before it returns), set the page's owner, insert the entry. A zero page that stands in
+//!    the way is first taken out of *every* address space, so that nobody reads zeroes where another has stored: before there is storage,
+//!    for from then on a write(2) may fill it in place, which needs no fault and looks for no zero page.
+//! 3. *Install.* Into the page table of the faulting address space only.
 //! 4. *Mark.* DIRTY if it can be stored to. A load maps read-only, so that the first store faults and is seen.
 //!
 //! Everything that can fail comes before the entry is inserted, but for the page table's own memory; when that is missing, the
@@ -210,6 +211,7 @@ impl Fault<'_> {
         };
         let mut action = decide(guard.entry(), block, self.write());
         if action == Action::Allocate {
+            self.hide_zeroes(&guard);
             action = decide(
                 guard.entry(),
                 self.blocks.allocate(guard.base())?,
@@ -243,9 +245,16 @@ impl Fault<'_> {
     }
 
     fn replace(&self, guard: &mut EntryGuard<'_>, pfn: Pfn) -> Result<(), FaultError> {
-        let pages = guard.base()..guard.base() + guard.entry().pages();
-        self.mapping.unmap_range(pages);
+        self.hide_zeroes(guard);
         self.insert(guard, pfn)
+    }
+
+    /// Takes the zero page out of every address space, if the entry is one. Whoever wants it again waits for the entry's lock.
+    fn hide_zeroes(&self, guard: &EntryGuard<'_>) {
+        if let Entry::Zero { .. } = guard.entry() {
+            let pages = guard.base()..guard.base() + guard.entry().pages();
+            self.mapping.unmap_range(pages);
+        }
     }
 
     /// Sets the owner, inserts the entry and maps it; takes both back if it cannot be mapped.

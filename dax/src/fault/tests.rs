@@ -86,6 +86,37 @@ fn a_hole_reads_as_the_zero_page_and_a_store_replaces_it_everywhere() {
     assert!(file.mapping.pages.marked(3, Mark::Dirty));
 }
 
+/// Once there is storage a write(2) may fill it in place: it needs no fault, and does not look for zero pages.
+#[test]
+fn nobody_has_zeroes_mapped_once_there_is_storage() {
+    for unwritten in [false, true] {
+        let file = File::holes(8);
+        if unwritten {
+            file.store(3, true);
+        }
+        let (a, b) = (
+            Process::new(&file, PageSize::Size4K),
+            Process::new(&file, PageSize::Size4K),
+        );
+        assert_eq!(b.read(3), Ok(zero_page()));
+        let (space, va, tlb) = (b.space.clone(), b.va(3), b.tlb.clone());
+        let seen = alloc::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let count = seen.clone();
+        file.observe(move |page| {
+            assert_eq!(page, 3);
+            assert!(
+                space.translate(va).is_none(),
+                "the zero page is still mapped"
+            );
+            assert!(!tlb.reaches(zero_page(), 1), "or still cached");
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(a.write(3), Ok(file.pfn(3)));
+        assert_eq!(seen.load(std::sync::atomic::Ordering::Relaxed), 1);
+        assert_eq!(b.read(3), Ok(file.pfn(3)));
+    }
+}
+
 #[test]
 fn an_entry_names_the_owner_of_its_page_and_a_load_is_not_dirty() {
     let file = File::full(8);
