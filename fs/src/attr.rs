@@ -136,10 +136,10 @@ impl<P: Pmem> Fs<P> {
         let _inside = self.begin()?;
         let mut state = self.lock();
         let mut edit: Edit = inode.edit();
-        set.apply(&mut edit.new.core);
-        edit.new.core.ctime = self.shared.now();
+        set.apply(&mut edit.new);
+        edit.new.ctime = self.shared.now();
         let mut tx = state.ring.begin(RecordKind::Attributes);
-        tx.put_inode(inode.ino(), &edit.old, &edit.new)?;
+        inode.put(&mut tx, &edit)?;
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&edit);
         Ok(inode.stat())
@@ -159,7 +159,7 @@ mod tests {
         let f = fs.create("/f", 0o644).expect("create");
         f.attr.lock().lazy_mtime = Some(5);
         let edit = f.edit();
-        assert_eq!((edit.new.core.mtime, edit.lazy()), (5, Some(5)));
+        assert_eq!((edit.new.mtime, edit.lazy()), (5, Some(5)));
         f.attr.lock().lazy_mtime = Some(6);
         f.adopt(&edit);
         assert_eq!(f.stat().mtime, 6);

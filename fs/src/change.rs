@@ -11,19 +11,18 @@ use crate::commit::{
 };
 use crate::error::ChangeError;
 use crate::extents::Edit as Extents;
-use crate::extents::Limits;
 use crate::extents::plan::{Plan, PlanError, Root};
+use crate::extents::{ExtentMap, Limits};
 use crate::inode::Vnode;
-use crate::layout::{Block, CORE_WORDS, Core, INLINE_EXTENTS, Ino, InodeImage, Node};
+use crate::layout::{
+    Block, Body, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeImage, Node, SUM_WORD,
+};
 use crate::record::PAYLOAD_WORDS;
 use crate::shared::{Shared, State};
-use crate::space::{Free, Need};
+use crate::space::{Free, Need, Quarantine};
 
 /// Extents that a file may have at least; beyond it depends on how full its nodes are.
 pub(crate) const MAX_EXTENTS: usize = 1 << 32;
-
-/// The 12 pairs of words after the attributes.
-type Body = [[u64; 2]; INLINE_EXTENTS];
 
 impl<P: Pmem> Shared<P> {
     /// Writes a node of `ino` into a new block, which joins `set`.
@@ -97,27 +96,58 @@ fn place(old: &Body, entries: &[[u64; 2]]) -> Body {
 }
 
 impl Tx<'_, Building> {
-    /// Stores what differs between two states of inode `ino`, its checksum included.
-    pub(crate) fn put_inode(
+    /// Stores what differs between two states of the attributes of inode `ino`, and the checksum if anything does. `body`: what comes
+    /// after them, which stays.
+    fn put_core(&mut self, ino: Ino, edit: &Edit, body: &Body) -> Result<(), RecordFull> {
+        if edit.old == edit.new {
+            return Ok(());
+        }
+        self.put_attributes(ino, edit, body)
+    }
+
+    /// As `put_core`, where `new` comes in the place of `old` behind the attributes.
+    fn put_inode(
+        &mut self,
+        ino: Ino,
+        edit: &Edit,
+        (old, new): (&Body, &Body),
+    ) -> Result<(), RecordFull> {
+        if edit.old == edit.new && old == new {
+            return Ok(());
+        }
+        self.put_attributes(ino, edit, new)?;
+        let g = *self.geometry();
+        let bodies = old.iter().zip(new).enumerate();
+        for (at, (_, pair)) in bodies.filter(|(_, (old, new))| old != new) {
+            self.store(MetaAddr::inode(&g, ino, CORE_WORDS + 2 * at), pair)?;
+        }
+        Ok(())
+    }
+
+    /// Stores what differs between two whole images of inode `ino`.
+    pub(crate) fn put_image(
         &mut self,
         ino: Ino,
         old: &InodeImage,
         new: &InodeImage,
     ) -> Result<(), RecordFull> {
-        let (uuid, g) = (*self.uuid(), *self.geometry());
-        let before = old.core.to_words(old.checksum(&uuid, ino));
-        let after = new.core.to_words(new.checksum(&uuid, ino));
-        let differs = |at: &usize| before[*at] != after[*at];
-        let first = (0..CORE_WORDS).find(differs);
-        let last = (0..CORE_WORDS).rfind(differs);
-        if let (Some(first), Some(last)) = (first, last) {
-            self.store(MetaAddr::inode(&g, ino, first), &after[first..=last])?;
-        }
-        let bodies = old.body.iter().zip(&new.body).enumerate();
-        for (at, (_, pair)) in bodies.filter(|(_, (old, new))| old != new) {
-            self.store(MetaAddr::inode(&g, ino, CORE_WORDS + 2 * at), pair)?;
-        }
-        Ok(())
+        let edit = Edit {
+            old: old.core,
+            new: new.core,
+            lazy: None,
+        };
+        self.put_inode(ino, &edit, (&old.body, &new.body))
+    }
+
+    /// Stores from the first to the last word that differs. The old checksum need not be known: it is another one.
+    fn put_attributes(&mut self, ino: Ino, edit: &Edit, body: &Body) -> Result<(), RecordFull> {
+        let before = edit.old.to_words(0);
+        let after = edit.new.to_words(edit.new.checksum(body, self.uuid(), ino));
+        let differs = |at: &usize| before[*at] != after[*at] || *at == SUM_WORD;
+        let first = (0..CORE_WORDS).find(differs).unwrap_or(SUM_WORD);
+        let last = (0..CORE_WORDS).rfind(differs).unwrap_or(SUM_WORD);
+        let at = MetaAddr::inode(self.geometry(), ino, first);
+        self.store(at, &after[first..=last])
     }
 
     /// Stores all attributes of a new inode `ino`, and the first `body` words after them.
@@ -128,17 +158,16 @@ impl Tx<'_, Building> {
         body: usize,
     ) -> Result<(), RecordFull> {
         let words = new.core.to_words(new.checksum(self.uuid(), ino));
-        let g = *self.geometry();
-        self.store(MetaAddr::inode(&g, ino, 0), &words)?;
-        let body = &new.body.as_flattened()[..body];
-        self.store(MetaAddr::inode(&g, ino, CORE_WORDS), body)
+        let [core, after] = [0, CORE_WORDS].map(|at| MetaAddr::inode(self.geometry(), ino, at));
+        self.store(core, &words)?;
+        self.store(after, &new.body.as_flattened()[..body])
     }
 }
 
-/// A change of one inode's attributes that is being prepared: the old image, the new one.
+/// A change of one inode's attributes that is being prepared: as they are, as they will be.
 pub(crate) struct Edit {
-    pub old: InodeImage,
-    pub new: InodeImage,
+    pub old: Core,
+    pub new: Core,
     /// The lazy time that goes along.
     lazy: Option<u64>,
 }
@@ -150,20 +179,34 @@ impl Edit {
     }
 }
 
+/// A change of extents, ready to be committed.
+struct Prepared {
+    edit: Edit,
+    /// What the inode has behind its attributes from then on.
+    body: Body,
+    /// Runs of the inode and, of what it had, in quarantine, after the change.
+    runs: usize,
+}
+
 impl<P: Pmem> Vnode<P> {
     /// Begins a change: the lazy time goes along with it.
     pub(crate) fn edit(&self) -> Edit {
         let attr = self.attr.lock();
-        let (old, lazy) = (attr.image, attr.lazy_mtime);
+        let (old, lazy) = (attr.image.core, attr.lazy_mtime);
         let mut new = old;
-        (new.core.mtime, new.core.ctime) = attr.times();
+        (new.mtime, new.ctime) = attr.times();
         Edit { old, new, lazy }
+    }
+
+    /// Adds a change of attributes to a record.
+    pub(crate) fn put(&self, tx: &mut Tx<'_, Building>, edit: &Edit) -> Result<(), RecordFull> {
+        tx.put_core(self.ino(), edit, &self.attr.lock().image.body)
     }
 
     /// Takes a committed change over. A lazy time that came meanwhile stays: a write in place does not hold the commit lock.
     pub(crate) fn adopt(&self, edit: &Edit) {
         let mut attr = self.attr.lock();
-        attr.image = edit.new;
+        attr.image.core = edit.new;
         attr.settled(edit.lazy);
     }
 
@@ -174,9 +217,9 @@ impl<P: Pmem> Vnode<P> {
         change: impl FnOnce(&mut Core),
     ) -> Result<(), ChangeError> {
         let mut edit = self.edit();
-        change(&mut edit.new.core);
+        change(&mut edit.new);
         let mut tx = state.ring.begin(RecordKind::Attributes);
-        tx.put_inode(self.ino(), &edit.old, &edit.new)?;
+        self.put(&mut tx, &edit)?;
         let _ = tx.commit(&self.shared.media);
         self.adopt(&edit);
         Ok(())
@@ -195,13 +238,61 @@ impl<P: Pmem> Vnode<P> {
         change: impl FnOnce(&mut Core),
         after: impl FnOnce(&Tx<'_, Applied>) -> R,
     ) -> Result<R, ChangeError> {
-        match self.prepare(state, extents, &mut set, change) {
-            Ok((edit, plan)) => self.finish(state, set, &edit, plan, after),
+        let (prepared, mut plan) = match self.prepare(state, extents, &mut set, change) {
+            Ok(prepared) => prepared,
             Err(error) => {
                 Shared::<P>::give_back(state, set);
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        let result = self.finish(state, set, &prepared, |tx, quarantine| {
+            for block in plan.retired() {
+                quarantine.push(tx.freed_node(*block));
+            }
+            after(tx)
+        })?;
+        self.adopt_map(&prepared, |map| map.apply(&mut plan));
+        // What went out of the map is freed here, without the lock.
+        drop(plan);
+        Ok(result)
+    }
+
+    /// As [`Vnode::commit_map`] of an extent that only makes the last one longer, as most that a growing file gets: takes no memory, writes no
+    /// node. `Err`: it is not such a one, nothing was done, and the blocks come back.
+    pub(crate) fn commit_longer(
+        &self,
+        state: &mut State,
+        new: Extent,
+        set: FreshSet,
+        change: impl FnOnce(&mut Core),
+    ) -> Result<Result<(), ChangeError>, FreshSet> {
+        let Some((prepared, longer)) = self.prepare_longer(new, change) else {
+            return Err(set);
+        };
+        let done = self.finish(state, set, &prepared, |_, _| ());
+        Ok(done.map(|()| self.adopt_map(&prepared, |map| map.lengthen(longer))))
+    }
+
+    fn prepare_longer(
+        &self,
+        new: Extent,
+        change: impl FnOnce(&mut Core),
+    ) -> Option<(Prepared, Extent)> {
+        let mut edit = self.edit();
+        let attr = self.attr.lock();
+        let last = attr.map.last_inline().filter(|last| last.joins(&new))?;
+        let longer = Extent {
+            len: last.len + new.len,
+            ..last
+        };
+        let mut body = attr.image.body;
+        let entries = usize::from(attr.image.core.entries).min(INLINE_EXTENTS);
+        let words = last.to_words();
+        let entry = body[..entries].iter_mut().find(|entry| **entry == words)?;
+        *entry = longer.to_words();
+        change(&mut edit.new);
+        let runs = attr.map.len();
+        Some((Prepared { edit, body, runs }, longer))
     }
 
     /// Everything that can fail: the shape of the tree, the blocks and content of its new nodes, memory.
@@ -211,45 +302,48 @@ impl<P: Pmem> Vnode<P> {
         extents: Extents,
         set: &mut FreshSet,
         change: impl FnOnce(&mut Core),
-    ) -> Result<(Edit, Plan), ChangeError> {
+    ) -> Result<(Prepared, Plan), ChangeError> {
         let mut edit = self.edit();
         let need = extents.need();
-        let mut plan = {
-            let map = &mut self.attr.lock().map;
-            let fits = |root: &Root| fits(&edit.old.body, root);
+        let (old, mut plan) = {
+            let attr = &mut *self.attr.lock();
+            let (old, map) = (attr.image.body, &mut attr.map);
+            let fits = |root: &Root| fits(&old, root);
             let plan = if extents.is_nothing() {
-                Plan::unchanged(map, root_of(&edit.old))?
+                Plan::unchanged(map, root_of(&attr.image))?
             } else {
                 Plan::new(map, extents, &fits, &Limits::MEDIA)?
             };
             map.make_room(&plan)?;
-            plan
+            (old, plan)
         };
         let ino = self.ino();
         let shared = &self.shared;
         plan.place(|level, entries| shared.write_node(state, (ino, level), need, entries, set))?;
-        state.promise(runs_of(&plan).saturating_sub(self.runs()))?;
-        edit.new.core.entries = plan.root().len() as u8;
-        edit.new.core.depth = plan.depth();
-        edit.new.body = place(&edit.old.body, plan.root());
-        change(&mut edit.new.core);
-        Ok((edit, plan))
+        let runs = runs_of(&plan);
+        state.promise(runs.saturating_sub(self.runs()))?;
+        edit.new.entries = plan.root().len() as u8;
+        edit.new.depth = plan.depth();
+        change(&mut edit.new);
+        let body = place(&old, plan.root());
+        Ok((Prepared { edit, body, runs }, plan))
     }
 
+    /// Fences the new blocks and commits.
     fn finish<R>(
         &self,
         state: &mut State,
         set: FreshSet,
-        edit: &Edit,
-        mut plan: Plan,
-        after: impl FnOnce(&Tx<'_, Applied>) -> R,
+        Prepared { edit, body, runs }: &Prepared,
+        after: impl FnOnce(&Tx<'_, Applied>, &mut Quarantine) -> R,
     ) -> Result<R, ChangeError> {
         let media = &self.shared.media;
         let durable = set.fence(media);
         // The runs that the inode and quarantine will have, and those that were promised: of the inode before, of each new block.
-        let (had, published, runs) = (self.runs(), durable.len(), runs_of(&plan));
+        let (had, published) = (self.runs(), durable.len());
         let mut tx = state.ring.begin(RecordKind::Extents);
-        if let Err(full) = tx.put_inode(self.ino(), &edit.old, &edit.new) {
+        let put = tx.put_inode(self.ino(), edit, (&self.attr.lock().image.body, body));
+        if let Err(full) = put {
             abandon(state, durable);
             state.space.withdraw(runs.saturating_sub(had));
             return Err(full.into());
@@ -258,19 +352,17 @@ impl<P: Pmem> Vnode<P> {
             tx.publish(durable);
         }
         let tx = tx.commit(media);
-        for block in plan.retired() {
-            state.quarantine.push(tx.freed_node(*block));
-        }
-        state.space.withdraw(published + had.saturating_sub(runs));
-        let result = after(&tx);
+        state.space.withdraw(published + had.saturating_sub(*runs));
+        Ok(after(&tx, &mut state.quarantine))
+    }
+
+    /// Takes a committed change of the extents over.
+    fn adopt_map(&self, prepared: &Prepared, apply: impl FnOnce(&mut ExtentMap)) {
         let mut attr = self.attr.lock();
-        attr.image = edit.new;
-        attr.settled(edit.lazy);
-        attr.map.apply(&mut plan);
-        drop(attr);
-        // What went out of the map is freed here, without the lock.
-        drop(plan);
-        Ok(result)
+        attr.image.core = prepared.edit.new;
+        attr.image.body = prepared.body;
+        attr.settled(prepared.edit.lazy);
+        apply(&mut attr.map);
     }
 }
 

@@ -16,8 +16,8 @@ use crate::commit::{FreshSet, Run};
 use crate::error::{ChangeError, ReadError, WriteError};
 use crate::extents::Spot;
 use crate::inode::{Vnode, blocks_for};
-use crate::layout::{BLOCK_SIZE, Extent, Kind};
-use crate::shared::State;
+use crate::layout::{BLOCK_SIZE, Core, Extent, Kind};
+use crate::shared::{Shared, State};
 use crate::space::Goal;
 
 const _: () = assert!(PAGE_SIZE == BLOCK_SIZE);
@@ -238,18 +238,22 @@ impl<P: Pmem> Vnode<P> {
         set: FreshSet,
         end: u64,
     ) -> Result<(), ChangeError> {
+        let now = self.shared.now();
+        let change = |core: &mut Core| {
+            core.size = core.size.max(end);
+            (core.mtime, core.ctime) = (now, now);
+        };
+        let set = match self.commit_longer(state, new, set, change) {
+            Ok(done) => return done,
+            Err(set) => set,
+        };
         let with = self.attr.lock().map.with(new);
         let edit = match with {
             Ok((edit, _same)) => edit,
             Err(error) => {
-                crate::shared::Shared::<P>::give_back(state, set);
+                Shared::<P>::give_back(state, set);
                 return Err(error.into());
             }
-        };
-        let now = self.shared.now();
-        let change = |core: &mut crate::layout::Core| {
-            core.size = core.size.max(end);
-            (core.mtime, core.ctime) = (now, now);
         };
         self.commit_map(state, edit, set, change, |_| ())
     }

@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use dax::pmem::Pmem;
-use mm::mem::{OutOfMemory, check_headroom};
+use mm::mem::{OutOfMemory, check_headroom, try_box};
 use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
@@ -272,8 +272,9 @@ impl<P: Pmem> Fs<P> {
             return Err(LookupError::NotFound);
         }
         let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
+        let room = self.table.room(ino)?;
         state.promise(inode.runs())?;
-        self.table.insert(inode.clone());
+        room.fill(inode.clone());
         Ok(inode)
     }
 
@@ -295,7 +296,7 @@ impl<P: Pmem> Fs<P> {
             ino: dir.ino(),
             map: &map,
         };
-        let index = on_media.index(blocks)?;
+        let index = try_box(on_media.index(blocks)?)?;
         dir.attr.lock().index = Some(index);
         Ok(())
     }

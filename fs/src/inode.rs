@@ -10,6 +10,7 @@
 //! So a fault, which must not take the inode lock, reads the extents and allocates under the commit lock alone, and a change of
 //! extents is seen whole.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::ops::{Deref, Range};
 
@@ -38,7 +39,7 @@ pub(crate) struct Attr {
     pub image: InodeImage,
     pub map: ExtentMap,
     /// Of a directory, once it has been looked into.
-    pub index: Option<DirIndex>,
+    pub index: Option<Box<DirIndex>>,
     /// The content changed in place since the last record: its time, not yet on the media.
     pub lazy_mtime: Option<u64>,
 }
@@ -276,7 +277,7 @@ impl<P: Pmem> Vnode<P> {
             ino: self.ino,
             map: &attr.map,
         };
-        attr.index.as_mut().map(|index| f(&dir, index))
+        attr.index.as_deref_mut().map(|index| f(&dir, index))
     }
 
     fn block(&self, extent: Extent) -> Result<DaxBlock, FaultError> {

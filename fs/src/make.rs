@@ -18,6 +18,7 @@ use crate::shared::State;
 use crate::slots::head_len;
 use crate::space::Free;
 use crate::symlink::{Stored, Target, TargetError};
+use crate::table::Room;
 
 /// Words of a record that say that a directory changed: where, both times, the checksum.
 const DIR_WORDS: usize = 4;
@@ -37,10 +38,15 @@ struct Birth {
 }
 
 impl Birth {
-    fn store(&self, tx: &mut Tx<'_, Building>, dir: Ino, body: usize) -> Result<(), RecordFull> {
+    fn store<P: Pmem>(
+        &self,
+        tx: &mut Tx<'_, Building>,
+        dir: &Inode<P>,
+        body: usize,
+    ) -> Result<(), RecordFull> {
         tx.put_new_inode(self.ino, &self.image, body)?;
         tx.store(self.at, &self.head[..self.words])?;
-        tx.put_inode(dir, &self.dir.old, &self.dir.new)
+        dir.put(tx, &self.dir)
     }
 
     /// Words that the record has left for the text of a link: inode, entry and directory each come with one that says where.
@@ -64,6 +70,7 @@ impl<P: Pmem> Fs<P> {
         let state = &mut *state;
         self.vacant(state, place)?;
         let mut birth = self.conceive(state, place, new)?;
+        let room = self.table.room(birth.ino)?;
         let text = match target {
             Some(target) => {
                 let room = birth.room();
@@ -71,7 +78,7 @@ impl<P: Pmem> Fs<P> {
             }
             None => Stored::default(),
         };
-        self.bear(state, place, &birth, text)
+        self.bear(state, place, &birth, (text, room))
     }
 
     fn conceive(
@@ -85,7 +92,7 @@ impl<P: Pmem> Fs<P> {
         let now = self.shared.now();
         let generation = self.generation(ino)?.wrapping_add(1);
         let mut edit = dir.edit();
-        let core = &mut edit.new.core;
+        let core = &mut edit.new;
         (core.mtime, core.ctime) = (now, now);
         if new.kind == Kind::Dir {
             let links = core.nlink.checked_add(1);
@@ -94,7 +101,7 @@ impl<P: Pmem> Fs<P> {
         Ok(Birth {
             ino,
             kind: new.kind,
-            image: new.image(&edit.old.core, dir.ino(), generation, now),
+            image: new.image(&edit.old, dir.ino(), generation, now),
             slot,
             at: self.slot_addr(dir, slot)?,
             head: self.head(dir, *name, ino, new.kind),
@@ -108,7 +115,7 @@ impl<P: Pmem> Fs<P> {
         state: &mut State,
         Place { dir, name }: &Place<'_, P>,
         birth: &Birth,
-        text: Stored,
+        (text, room): (Stored, Room<'_, P>),
     ) -> Result<Arc<Inode<P>>, CreateError> {
         // Nothing may fail after the commit: the new inode is made from what is about to be stored.
         let loaded = Loaded {
@@ -117,7 +124,7 @@ impl<P: Pmem> Fs<P> {
         };
         let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);
-        if let Err(full) = birth.store(&mut tx, dir.ino(), text.words) {
+        if let Err(full) = birth.store(&mut tx, dir, text.words) {
             drop(tx);
             if let Some(block) = text.block {
                 state.space.give(Free::unpublished(block.abandon()));
@@ -131,7 +138,12 @@ impl<P: Pmem> Fs<P> {
         dir.adopt(&birth.dir);
         self.enter(dir, birth.slot, *name, (birth.ino, birth.kind));
         state.inodes.set(birth.ino);
-        self.table.insert(inode.clone());
+        room.fill(inode.clone());
+        // The next one, most likely: its line comes while nobody waits for it.
+        if let Some(next) = state.inodes.vacancy() {
+            let next = self.shared.geometry.inode_off(next);
+            self.shared.media.prefetch(next);
+        }
         Ok(inode)
     }
 

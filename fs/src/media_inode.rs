@@ -368,7 +368,10 @@ impl<P: Pmem> Ground<'_, P> {
             .map_err(|_| OutOfMemory)?;
         level.extend(entries.iter().map(|words| NodeRef::from_words(*words)));
         level.sort_unstable_by_key(|node| node.first);
-        let mut index = ArrayVec::new();
+        let mut index = Vec::new();
+        index
+            .try_reserve_exact(usize::from(depth))
+            .map_err(|_| OutOfMemory)?;
         for number in (1..depth).rev() {
             let mut below = Vec::new();
             self.level(ino, number, &level, &mut |_, entries| {

@@ -147,18 +147,18 @@ impl<P: Pmem> Fs<P> {
         let slot = self.reserve_slots(state, dir, *name)?;
         let now = self.shared.now();
         let (mut child, mut parent) = (inode.edit(), dir.edit());
-        child.new.core.nlink = match child.old.core.nlink {
+        child.new.nlink = match child.old.nlink {
             0 => return Err(LookupError::NotFound.into()),
             n => n.checked_add(1).ok_or(CreateError::TooManyLinks)?,
         };
-        child.new.core.ctime = now;
-        (parent.new.core.mtime, parent.new.core.ctime) = (now, now);
+        child.new.ctime = now;
+        (parent.new.mtime, parent.new.ctime) = (now, now);
         let words = self.head(dir, *name, inode.ino(), inode.kind());
         let at = self.slot_addr(dir, slot)?;
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(*name)])?;
-        tx.put_inode(inode.ino(), &child.old, &child.new)?;
-        tx.put_inode(dir.ino(), &parent.old, &parent.new)?;
+        inode.put(&mut tx, &child)?;
+        dir.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&child);
         dir.adopt(&parent);
@@ -207,22 +207,22 @@ impl<P: Pmem> Fs<P> {
         self.removable(state, &child, kind)?;
         let now = self.shared.now();
         let (gone, mut parent) = (self.drop_link(&child, now), dir.edit());
-        (parent.new.core.mtime, parent.new.core.ctime) = (now, now);
+        (parent.new.mtime, parent.new.ctime) = (now, now);
         if child.kind() == Kind::Dir {
-            parent.new.core.nlink = parent.new.core.nlink.saturating_sub(1);
+            parent.new.nlink = parent.new.nlink.saturating_sub(1);
         }
         let at = self.slot_addr(dir, found.slot)?;
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Unlink);
         tx.store(at, &[0])?;
-        tx.put_inode(child.ino(), &gone.old, &gone.new)?;
-        tx.put_inode(dir.ino(), &parent.old, &parent.new)?;
+        child.put(&mut tx, &gone)?;
+        dir.put(&mut tx, &parent)?;
         let tx = tx.commit(&self.shared.media);
-        if gone.new.core.nlink == 0 {
+        if gone.new.nlink == 0 {
             state.orphans.push(tx.unlinked(child.ino()));
         }
         child.adopt(&gone);
-        if gone.new.core.nlink == 0 {
+        if gone.new.nlink == 0 {
             self.table.orphan(child.ino());
         }
         dir.adopt(&parent);
@@ -253,7 +253,7 @@ impl<P: Pmem> Fs<P> {
     /// One name less; a directory has only the one, and its own `.` goes with it.
     pub(crate) fn drop_link(&self, child: &Inode<P>, now: u64) -> Edit {
         let mut edit = child.edit();
-        let core = &mut edit.new.core;
+        let core = &mut edit.new;
         core.nlink = if child.kind() == Kind::Dir {
             0
         } else {

@@ -223,7 +223,7 @@ impl<P: Pmem> Fs<P> {
         edits.store(&mut tx, (&from.dir, &to.dir, moved, target.as_ref()))?;
         let tx = tx.commit(&self.shared.media);
         if let (Some(target), Some(edit)) = (&target, &edits.replaced)
-            && edit.new.core.nlink == 0
+            && edit.new.nlink == 0
         {
             state.orphans.push(tx.unlinked(target.inode.ino()));
         }
@@ -258,7 +258,7 @@ impl<P: Pmem> Fs<P> {
             tx.store(at, &words[..COMMIT_WORDS])?;
         }
         for (inode, edit) in inodes.iter().zip(&edits) {
-            tx.put_inode(inode.ino(), &edit.old, &edit.new)?;
+            inode.put(&mut tx, edit)?;
         }
         let _ = tx.commit(&self.shared.media);
         for (inode, edit) in inodes.iter().zip(&edits) {
@@ -283,20 +283,20 @@ impl<P: Pmem> Fs<P> {
             .map(|inode| inode.edit())
             .collect();
         for edit in &mut edits {
-            edit.new.core.ctime = now;
+            edit.new.ctime = now;
         }
         for edit in &mut edits[2..] {
-            edit.new.core.mtime = now;
+            edit.new.mtime = now;
         }
         for (at, inode, dir) in [(0, moved, to), (1, other, from)] {
             if inode.kind() == Kind::Dir {
-                edits[at].new.core.parent = dir.ino();
+                edits[at].new.parent = dir.ino();
             }
         }
         if apart {
             let dirs = [moved, other].map(|inode| u32::from(inode.kind() == Kind::Dir));
             for (at, less, more) in [(2, dirs[0], dirs[1]), (3, dirs[1], dirs[0])] {
-                let links = &mut edits[at].new.core.nlink;
+                let links = &mut edits[at].new.nlink;
                 let left = links.saturating_sub(less).checked_add(more);
                 *links = left.ok_or(RenameError::TooManyLinks)?;
             }
@@ -319,15 +319,15 @@ impl<P: Pmem> Fs<P> {
             from: from.dir.edit(),
             to: (!same).then(|| to.dir.edit()),
         };
-        edits.moved.new.core.ctime = now;
+        edits.moved.new.ctime = now;
         for edit in [Some(&mut edits.from), edits.to.as_mut()]
             .into_iter()
             .flatten()
         {
-            (edit.new.core.mtime, edit.new.core.ctime) = (now, now);
+            (edit.new.mtime, edit.new.ctime) = (now, now);
         }
         if moved.kind() == Kind::Dir {
-            edits.moved.new.core.parent = to.dir.ino();
+            edits.moved.new.parent = to.dir.ino();
             edits.count_subdirectories(target.is_some())?;
         }
         Ok(edits)
@@ -361,7 +361,7 @@ impl Edits {
         parts: Parts<'_, P>,
     ) -> Result<(), RecordFull> {
         self.each(parts)
-            .try_for_each(|(inode, edit)| tx.put_inode(inode.ino(), &edit.old, &edit.new))
+            .try_for_each(|(inode, edit)| inode.put(tx, edit))
     }
 
     fn adopt<P: Pmem>(&self, parts: Parts<'_, P>) {
@@ -370,13 +370,13 @@ impl Edits {
 
     /// A directory moves: its old parent has one link less, the new one more, unless it replaces one there.
     fn count_subdirectories(&mut self, replaces: bool) -> Result<(), RenameError> {
-        let from = &mut self.from.new.core.nlink;
+        let from = &mut self.from.new.nlink;
         if self.to.is_some() || replaces {
             *from = from.saturating_sub(1);
         }
         if let Some(to) = self.to.as_mut().filter(|_| !replaces) {
-            let links = to.new.core.nlink.checked_add(1);
-            to.new.core.nlink = links.ok_or(RenameError::TooManyLinks)?;
+            let links = to.new.nlink.checked_add(1);
+            to.new.nlink = links.ok_or(RenameError::TooManyLinks)?;
         }
         Ok(())
     }

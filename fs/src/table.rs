@@ -7,15 +7,20 @@
 //!
 //! The table's spin lock is held for a look or a change. What is taken out is dropped without it. A search for an inode that nobody uses
 //! looks at a bounded number, from where the last search ended: however many are in use, no operation walks through all of them.
+//!
+//! Whoever is to put an inode in takes a [`Room`] first, which can fail; putting it in takes no memory, so that it can follow a commit.
 
-use alloc::collections::BTreeMap;
+mod places;
+
 use alloc::sync::{Arc, Weak};
 
 use dax::pmem::Pmem;
+use mm::mem::OutOfMemory;
 use mm::sync::{SpinLock, class};
 
 use crate::inode::{Inode, Vnode};
 use crate::layout::Ino;
+use places::Places;
 
 enum Entry<P: Pmem> {
     Named(Arc<Inode<P>>),
@@ -61,17 +66,45 @@ const LOOKS: usize = 128;
 
 /// The inodes by number, and where the next search for an unused one begins.
 struct Inner<P: Pmem> {
-    entries: BTreeMap<Ino, Entry<P>>,
+    entries: Places<Entry<P>>,
     hand: Ino,
 }
 
 /// The table.
 pub(crate) struct Table<P: Pmem>(SpinLock<Inner<P>>);
 
+/// The memory for one inode in the table; given back when it is dropped unused.
+#[must_use = "put an inode in, or drop it"]
+pub(crate) struct Room<'a, P: Pmem> {
+    table: &'a Table<P>,
+    ino: Ino,
+}
+
+impl<P: Pmem> Room<'_, P> {
+    /// Puts in the inode that the room is for, which is not there. Takes no memory.
+    pub fn fill(self, inode: Arc<Inode<P>>) {
+        debug_assert_eq!(self.ino, inode.ino());
+        let old = {
+            let mut table = self.table.0.lock();
+            table.entries.fill(self.ino, Entry::Named(inode))
+        };
+        debug_assert!(old.is_none(), "an inode is in memory once");
+        // The entry has the room now.
+        core::mem::forget(self);
+    }
+}
+
+impl<P: Pmem> Drop for Room<'_, P> {
+    fn drop(&mut self) {
+        // Dropped without the lock.
+        let _memory = self.table.0.lock().entries.give_back(self.ino);
+    }
+}
+
 impl<P: Pmem> Table<P> {
     pub const fn new() -> Self {
         let inner = Inner {
-            entries: BTreeMap::new(),
+            entries: Places::new(),
             hand: 0,
         };
         Self(SpinLock::with_class(&class::INODE_TABLE, inner))
@@ -82,26 +115,22 @@ impl<P: Pmem> Table<P> {
     }
 
     pub fn find(&self, ino: Ino) -> Known<P> {
-        match self.0.lock().entries.get(&ino) {
+        match self.0.lock().entries.get(ino) {
             None => Known::Absent,
             Some(entry) => entry.user().map_or(Known::Over, Known::Used),
         }
     }
 
-    /// Adds an inode that is not there. Takes memory.
-    pub fn insert(&self, inode: Arc<Inode<P>>) {
-        let old = self
-            .0
-            .lock()
-            .entries
-            .insert(inode.ino(), Entry::Named(inode));
-        debug_assert!(old.is_none(), "an inode is in memory once");
+    /// Makes room for inode `ino`. Takes memory.
+    pub fn room(&self, ino: Ino) -> Result<Room<'_, P>, OutOfMemory> {
+        self.0.lock().entries.reserve(ino)?;
+        Ok(Room { table: self, ino })
     }
 
     /// The last name of `ino` is gone: the table is no user of it any more. Takes no memory. The caller holds a user of its own.
     pub fn orphan(&self, ino: Ino) {
         let mut table = self.0.lock();
-        if let Some(entry) = table.entries.get_mut(&ino)
+        if let Some(entry) = table.entries.get_mut(ino)
             && let Entry::Named(inode) = entry
         {
             let weak = Entry::Orphan(inode.vnode().clone(), Arc::downgrade(inode));
@@ -114,14 +143,14 @@ impl<P: Pmem> Table<P> {
     /// An orphan whose last user is gone.
     pub fn is_over(&self, ino: Ino) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let entry = table.entries.get(&ino)?;
+        let entry = table.entries.get(ino)?;
         (!entry.is_used()).then(|| entry.vnode().clone())
     }
 
     /// Takes an inode out. Takes no memory.
     pub fn remove(&self, ino: Ino) {
         // Dropped without the lock.
-        let _entry = self.0.lock().entries.remove(&ino);
+        let _entry = self.0.lock().entries.remove(ino);
     }
 
     /// Takes all out.
@@ -133,27 +162,23 @@ impl<P: Pmem> Table<P> {
     /// The first inode from `from` on.
     pub fn from(&self, from: Ino) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let entry = table.entries.range(from..).next();
+        let entry = table.entries.from(from).next();
         entry.map(|(_, entry)| entry.vnode().clone())
     }
 
     /// The first inode from `from` on that somebody uses.
     pub fn user_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
         let table = self.0.lock();
-        table
-            .entries
-            .range(from..)
-            .find_map(|(_, entry)| entry.user())
+        let mut entries = table.entries.from(from);
+        entries.find_map(|(_, entry)| entry.user())
     }
 
     /// An inode that somebody besides the table uses, or for which `or` holds.
     pub fn first_used(&self, or: impl Fn(&Vnode<P>) -> bool) -> Option<Arc<Vnode<P>>> {
         let table = self.0.lock();
-        let used = table
-            .entries
-            .values()
-            .find(|e| e.is_used() || or(e.vnode()));
-        used.map(|entry| entry.vnode().clone())
+        let mut entries = table.entries.from(0);
+        let used = entries.find(|(_, e)| e.is_used() || or(e.vnode()));
+        used.map(|(_, entry)| entry.vnode().clone())
     }
 
     /// Takes out an inode with a name that nobody uses and for which `wanted` holds, if there are more than `keep`. Looks at 128 at
@@ -171,13 +196,19 @@ impl<P: Pmem> Table<P> {
         let unused = |entry: &Entry<P>| {
             matches!(entry, Entry::Named(_)) && !entry.is_used() && wanted(entry.vnode())
         };
-        let around = entries.range(*hand..).chain(entries.range(..*hand));
-        let mut looked = around.take(LOOKS).map(|(ino, entry)| {
-            *hand = ino + 1;
-            (*ino, unused(entry))
-        });
-        let (ino, _) = looked.find(|(_, unused)| *unused)?;
-        match entries.remove(&ino)? {
+        let found = {
+            let around = entries.from(*hand).chain(entries.from(0));
+            let mut looked = around.take(LOOKS).map(|(ino, entry)| {
+                *hand = ino + 1;
+                (ino, unused(entry))
+            });
+            looked.find(|(_, unused)| *unused)
+        };
+        let (ino, _) = found?;
+        let (entry, memory) = entries.remove(ino)?;
+        drop(table);
+        drop(memory);
+        match entry {
             Entry::Named(inode) => Some(inode),
             Entry::Orphan(..) => None,
         }

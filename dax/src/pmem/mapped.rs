@@ -204,6 +204,16 @@ impl Pmem for MappedPmem {
         Ok(())
     }
 
+    fn prefetch(&self, off: u64) {
+        if off < self.len && self.writable {
+            let line = self.source(off, 0);
+            // SAFETY: a hint, which never faults; in 64-bit mode every CPU takes it, at worst as a no-op.
+            unsafe {
+                asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+            }
+        }
+    }
+
     fn store64(&self, off: u64, v: u64) {
         check_word(off);
         let to = self.target(off, 8).cast::<u64>();
@@ -227,6 +237,15 @@ impl Pmem for MappedPmem {
         }
         // SAFETY: as above.
         unsafe { Self::store_bytes(to.add(head + words * 8), last) };
+    }
+
+    fn store_words(&self, off: u64, words: &[u64]) {
+        check_word(off);
+        let to = self.target(off, 8 * words.len() as u64).cast::<u64>();
+        for (i, word) in words.iter().enumerate() {
+            // SAFETY: within the range that `target` checked, and aligned. Release: as in `store64`.
+            unsafe { AtomicU64::from_ptr(to.add(i)) }.store(*word, Ordering::Release);
+        }
     }
 
     fn copy_nt(&self, off: u64, data: &[u8]) {

@@ -24,6 +24,7 @@ mod ram;
 use alloc::sync::Arc;
 
 use thiserror::Error;
+use zerocopy::IntoBytes;
 
 pub use bad::BadRangesFull;
 pub use mapped::{Hints, MAX_HINTS, MappedPmem};
@@ -123,11 +124,20 @@ pub trait Pmem: Send + Sync {
         Ok(())
     }
 
+    /// Says that the line at `off` will soon be stored to, so that it may be fetched meanwhile. A hint: it changes nothing and cannot fail.
+    fn prefetch(&self, _off: u64) {}
+
     /// Stores 8 bytes at `off` (a multiple of 8), cached, at once.
     fn store64(&self, off: u64, v: u64);
 
     /// Stores `data` at `off`, cached, in ascending order; each aligned 8 bytes within it at once.
     fn store(&self, off: u64, data: &[u8]);
+
+    /// Stores `words` at `off` (a multiple of 8), cached, little-endian, in ascending order, each at once.
+    fn store_words(&self, off: u64, words: &[u64]) {
+        const { assert!(cfg!(target_endian = "little")) }
+        self.store(off, words.as_bytes());
+    }
 
     /// Stores `data` at `off` in no particular order; durable after [`Pmem::fence`], unaligned edges included.
     fn copy_nt(&self, off: u64, data: &[u8]);
@@ -167,11 +177,17 @@ macro_rules! forward {
             fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
                 (**self).load_words(off, words)
             }
+            fn prefetch(&self, off: u64) {
+                (**self).prefetch(off);
+            }
             fn store64(&self, off: u64, v: u64) {
                 (**self).store64(off, v);
             }
             fn store(&self, off: u64, data: &[u8]) {
                 (**self).store(off, data);
+            }
+            fn store_words(&self, off: u64, words: &[u64]) {
+                (**self).store_words(off, words);
             }
             fn copy_nt(&self, off: u64, data: &[u8]) {
                 (**self).copy_nt(off, data);

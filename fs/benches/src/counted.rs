@@ -70,6 +70,9 @@ impl<P: Pmem> Pmem for Counted<P> {
     fn load64(&self, off: u64) -> Result<u64, MediaError> {
         self.inner.load64(off)
     }
+    fn prefetch(&self, off: u64) {
+        self.inner.prefetch(off);
+    }
     fn store64(&self, off: u64, v: u64) {
         self.cached.fetch_add(8, Relaxed);
         self.inner.store64(off, v);
@@ -77,6 +80,10 @@ impl<P: Pmem> Pmem for Counted<P> {
     fn store(&self, off: u64, data: &[u8]) {
         self.cached.fetch_add(data.len() as u64, Relaxed);
         self.inner.store(off, data);
+    }
+    fn store_words(&self, off: u64, words: &[u64]) {
+        self.cached.fetch_add(8 * words.len() as u64, Relaxed);
+        self.inner.store_words(off, words);
     }
     fn copy_nt(&self, off: u64, data: &[u8]) {
         self.streamed.fetch_add(data.len() as u64, Relaxed);

@@ -1,10 +1,8 @@
 //! The region, with its stores sorted by who may use them.
 
-use dax::pmem::{MediaError, Pmem};
-use zerocopy::IntoBytes;
-
 use super::Run;
 use crate::layout::{BLOCK_SIZE, DENTRY_SIZE, Geometry, Ino};
+use dax::pmem::{MediaError, Pmem};
 
 /// What is stored at once where zeroes go through the caches.
 const ZEROES: [u8; 512] = [0; 512];
@@ -86,6 +84,11 @@ impl<P: Pmem> Media<P> {
         self.pmem.load_words(off, words)
     }
 
+    /// Says that the line at `off` will soon be stored to.
+    pub(crate) fn prefetch(&self, off: u64) {
+        self.pmem.prefetch(off);
+    }
+
     /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence. Lines written whole can be read again.
     pub(crate) fn write_data(&self, run: Run, at: u64, data: &[u8]) {
         assert!(
@@ -138,8 +141,7 @@ impl<P: Pmem> Media<P> {
 
     /// Stores words of metadata, cached; the caller flushes. For transactions and recovery only.
     pub(super) fn store_words(&self, off: u64, words: &[u64]) {
-        const { assert!(cfg!(target_endian = "little")) }
-        self.pmem.store(off, words.as_bytes());
+        self.pmem.store_words(off, words);
         self.pmem.heal(off, 8 * words.len() as u64);
     }
 

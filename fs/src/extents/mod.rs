@@ -32,7 +32,6 @@ mod tests;
 
 use alloc::vec::Vec;
 
-use arrayvec::ArrayVec;
 use mm::mem::OutOfMemory;
 
 use crate::commit::Run;
@@ -100,7 +99,7 @@ impl Leaf {
 pub struct ExtentMap {
     leaves: Vec<Leaf>,
     /// Level by level, lowest first; the inode names those of the last one, or the leaves if there is none.
-    index: ArrayVec<Vec<NodeRef>, INDEX>,
+    index: Vec<Vec<NodeRef>>,
     extents: usize,
     blocks: u64,
 }
@@ -124,7 +123,7 @@ impl ExtentMap {
     pub const fn new() -> Self {
         Self {
             leaves: Vec::new(),
-            index: ArrayVec::new_const(),
+            index: Vec::new(),
             extents: 0,
             blocks: 0,
         }
@@ -136,7 +135,7 @@ impl ExtentMap {
         leaves.push(Leaf::new(NO_BLOCK, try_copy(&[extent])?));
         Ok(Self {
             leaves,
-            index: ArrayVec::new_const(),
+            index: Vec::new(),
             extents: 1,
             blocks: extent.len,
         })
@@ -149,14 +148,11 @@ impl ExtentMap {
         if !list.is_empty() {
             leaves.push(Leaf::new(NO_BLOCK, list));
         }
-        Self::of(leaves, ArrayVec::new_const())
+        Self::of(leaves, Vec::new())
     }
 
     /// What was read: all nodes, level by level, each level in the order of the file. Refuses extents that overlap.
-    pub(crate) fn of(
-        leaves: Vec<Leaf>,
-        index: ArrayVec<Vec<NodeRef>, INDEX>,
-    ) -> Result<Self, Overlap> {
+    pub(crate) fn of(leaves: Vec<Leaf>, index: Vec<Vec<NodeRef>>) -> Result<Self, Overlap> {
         let (mut extents, mut blocks, mut end) = (0, 0, 0);
         for extent in leaves.iter().flat_map(|leaf| &leaf.list) {
             if extent.file < end {
@@ -180,7 +176,7 @@ impl ExtentMap {
         for leaf in &self.leaves {
             leaves.push(Leaf::new(leaf.block, try_copy(&leaf.list)?));
         }
-        let mut index = ArrayVec::new_const();
+        let mut index = try_vec(self.index.len())?;
         for level in &self.index {
             index.push(try_copy(level)?);
         }
@@ -266,6 +262,21 @@ impl ExtentMap {
             leaf.list.get(at)
         });
         within.or_else(|| self.leaves.get(leaf)?.list.first())
+    }
+
+    /// The last extent, if the extents stand in the inode.
+    pub(crate) fn last_inline(&self) -> Option<Extent> {
+        let leaf = self.leaves.last().filter(|leaf| leaf.block == NO_BLOCK)?;
+        leaf.list.last().copied()
+    }
+
+    /// Puts `longer` in the place of [`ExtentMap::last_inline`], which it begins with.
+    pub(crate) fn lengthen(&mut self, longer: Extent) {
+        let last = self.leaves.last_mut().and_then(|leaf| leaf.list.last_mut());
+        if let Some(last) = last {
+            self.blocks += longer.len - last.len;
+            *last = longer;
+        }
     }
 
     /// What is at `block`.

@@ -426,6 +426,8 @@ impl ExtentMap {
     pub(crate) fn make_room(&mut self, plan: &Plan) -> Result<(), OutOfMemory> {
         let room = self.leaves.try_reserve(plan.leaves.len());
         room.map_err(|_| OutOfMemory)?;
+        let more = plan.levels.len().saturating_sub(self.index.len());
+        self.index.try_reserve(more).map_err(|_| OutOfMemory)?;
         for (level, new) in self.index.iter_mut().zip(&plan.levels) {
             level.try_reserve(new.new.len()).map_err(|_| OutOfMemory)?;
         }

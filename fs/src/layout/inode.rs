@@ -14,6 +14,8 @@ pub const INLINE_TEXT: usize = 16 * INLINE_EXTENTS;
 pub const TEXT_MAX: usize = 4095;
 /// Words of the attributes.
 pub const CORE_WORDS: usize = 8;
+/// The word of the attributes that has the checksum.
+pub const SUM_WORD: usize = 3;
 
 /// What an inode is; the type bits of its mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,13 +155,16 @@ pub enum InodeFault {
     Size(u64),
 }
 
+/// The 12 pairs of words after the attributes: entries, or the text of a short symbolic link.
+pub type Body = [[u64; 2]; INLINE_EXTENTS];
+
 /// An inode as read: attributes and the raw words of its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InodeImage {
     /// The attributes.
     pub core: Core,
     /// Lines 1 to 3; the first `core.entries` count (for a symbolic link without entries, the first `core.size` bytes: its text).
-    pub body: [[u64; 2]; INLINE_EXTENTS],
+    pub body: Body,
 }
 
 impl Core {
@@ -210,6 +215,15 @@ impl Core {
     }
 }
 
+impl Core {
+    /// The checksum of the inode in place `ino` that has these attributes and this body.
+    #[must_use]
+    pub fn checksum(&self, body: &Body, uuid: &[u8; 16], ino: Ino) -> u32 {
+        let after = &body.as_flattened()[..InodeImage::body_words(self)];
+        sum(&self.to_words(0), after, uuid, ino)
+    }
+}
+
 impl InodeImage {
     /// Words of the body that the checksum covers: the entries in use, or the text of a symbolic link.
     fn body_words(core: &Core) -> usize {
@@ -224,8 +238,7 @@ impl InodeImage {
     /// The checksum this inode should have in place `ino`.
     #[must_use]
     pub fn checksum(&self, uuid: &[u8; 16], ino: Ino) -> u32 {
-        let body = &self.body.as_flattened()[..Self::body_words(&self.core)];
-        sum(&self.core.to_words(0), body, uuid, ino)
+        self.core.checksum(&self.body, uuid, ino)
     }
 
     /// Whether the bytes at the start of a table entry say "in use": a type and at least one link.

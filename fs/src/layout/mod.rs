@@ -28,8 +28,8 @@ pub use dentry::{DENTRY_SIZE, Dentry, HEAD_NAME, NAME_MAX, TAIL_NAME, name_hash,
 pub use extent::{Extent, RawExtent};
 pub use geometry::{GIB_BLOCKS, Geometry, GeometryError, MEGA_BLOCKS};
 pub use inode::{
-    CORE_WORDS, Core, INLINE_EXTENTS, INLINE_TEXT, INODE_SIZE, InodeFault, InodeImage, Kind,
-    TEXT_MAX,
+    Body, CORE_WORDS, Core, INLINE_EXTENTS, INLINE_TEXT, INODE_SIZE, InodeFault, InodeImage, Kind,
+    SUM_WORD, TEXT_MAX,
 };
 pub use node::{MAX_DEPTH, NODE_ENTRIES, Node, NodeFault, NodeRef};
 pub use superblock::{

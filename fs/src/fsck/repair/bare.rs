@@ -166,7 +166,7 @@ impl<P: Pmem> Bare<'_, P> {
         let mut new = old;
         change(&mut new.core);
         let mut tx = self.ring.begin(RecordKind::Attributes);
-        tx.put_inode(ino, &old, &new)?;
+        tx.put_image(ino, &old, &new)?;
         let _ = tx.commit(&self.media);
         Ok(())
     }

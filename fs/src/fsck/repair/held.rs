@@ -219,18 +219,18 @@ impl<P: Pmem> Fs<P> {
         let slot = self.reserve_slots(state, &dir, name)?;
         let (mut child, mut parent) = (inode.edit(), dir.edit());
         if inode.kind() == Kind::Dir {
-            child.new.core.parent = dir.ino();
-            let links = parent.new.core.nlink.checked_add(1);
-            parent.new.core.nlink = links.ok_or(CreateError::TooManyLinks)?;
+            child.new.parent = dir.ino();
+            let links = parent.new.nlink.checked_add(1);
+            parent.new.nlink = links.ok_or(CreateError::TooManyLinks)?;
         } else {
-            child.new.core.nlink = 1;
+            child.new.nlink = 1;
         }
         let words = self.head(&dir, name, ino, inode.kind());
         let at = self.slot_addr(&dir, slot)?;
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(name)])?;
-        tx.put_inode(ino, &child.old, &child.new)?;
-        tx.put_inode(dir.ino(), &parent.old, &parent.new)?;
+        inode.put(&mut tx, &child)?;
+        dir.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&child);
         dir.adopt(&parent);
