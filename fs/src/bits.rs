@@ -137,6 +137,19 @@ impl Bits {
         true
     }
 
+    /// Makes those of the numbers from 64 × `group` on no members for which `mask` has a bit, the lowest bit first. Returns how many were.
+    pub fn remove_group(&mut self, group: usize, mask: u64) -> u32 {
+        let word = match self.words[..self.base].get_mut(group) {
+            Some(word) if *word & mask != 0 => word,
+            _ => return 0,
+        };
+        let gone = *word & mask;
+        // All but the lowest, which stays for `put`: the levels above hear of it when the word becomes zero.
+        *word &= !(gone & (gone - 1));
+        self.put(64 * group + gone.trailing_zeros() as usize, false);
+        gone.count_ones()
+    }
+
     /// The smallest member.
     #[must_use]
     pub fn first(&self) -> Option<usize> {
@@ -161,10 +174,10 @@ mod tests {
     proptest! {
         #[test]
         fn behaves_as_a_set(
-            steps in prop::collection::vec((0u8..8, 0usize..20_000), 1..200),
+            steps in prop::collection::vec((0u8..10, 0usize..20_000, any::<u64>()), 1..200),
         ) {
             let (mut bits, mut model, mut len) = (Bits::default(), BTreeSet::new(), 0);
-            for (what, n) in steps {
+            for (what, n, mask) in steps {
                 match what {
                     0 | 1 => {
                         let members = what == 1;
@@ -179,7 +192,15 @@ mod tests {
                     // Low ones more often, so that words become empty and full.
                     2..=4 => prop_assert_eq!(bits.put(n % len % 200, false), model.remove(&(n % len % 200))),
                     5 => prop_assert_eq!(bits.put(n % len, false), model.remove(&(n % len))),
-                    _ => prop_assert_eq!(bits.put(n % len, true), model.insert(n % len)),
+                    6 | 7 => prop_assert_eq!(bits.put(n % len, true), model.insert(n % len)),
+                    _ => {
+                        // All of the group now and then, so that the levels above change.
+                        let (group, mask) = (n % len / 64, if mask % 2 == 0 { mask } else { u64::MAX });
+                        let gone = (0..64).filter(|bit| mask >> bit & 1 == 1 && model.remove(&(64 * group + bit)));
+                        let gone = gone.count() as u32;
+                        prop_assert_eq!(bits.remove_group(group, mask), gone);
+                        prop_assert_eq!(bits.remove_group(len.div_ceil(64), mask), 0);
+                    }
                 }
                 prop_assert_eq!(bits.first(), model.first().copied());
                 prop_assert_eq!(bits.room(), len);

@@ -16,18 +16,19 @@ use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, SpinLock, class};
 
-use crate::commit::{Media, Recovered, Run, recover};
+use crate::claims::Sorted;
+use crate::commit::{Media, Recovered, recover};
 use crate::dir::Dir;
 use crate::error::{Busy, ChangeError, LookupError, MountError, UnmountError};
 use crate::gate::Gate;
 use crate::inode::{Inode, Vnode};
-use crate::inodes::InodeMap;
-use crate::layout::{BLOCK_SIZE, Block, Geometry, Ino, Kind, ROOT, SuperblockFault};
+use crate::layout::{BLOCK_SIZE, Geometry, Ino, Kind, SuperblockFault};
 use crate::media_inode::{Corrupt, Ground};
 use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
 use crate::space::{Allocator, Free, Quarantine, SpaceStats, reserve};
 use crate::superblock;
+use crate::survey::{Found, Survey};
 use crate::table::{Known, Table};
 use crate::worker::{Depth, REAPER, Worker};
 
@@ -81,21 +82,11 @@ pub struct StatFs {
     pub orphans: u64,
 }
 
-/// The extents of all live inodes: run and owner.
-type Claims = Vec<(Run, Ino)>;
-
 /// How often a block may be claimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Claimed {
     Once,
     Twice,
-}
-
-/// What one pass over the inode table found.
-struct Scan {
-    inodes: InodeMap,
-    claims: Claims,
-    unreadable: Option<Corrupt>,
 }
 
 impl<P: Pmem> Fs<P> {
@@ -130,12 +121,19 @@ impl<P: Pmem> Fs<P> {
             geometry: &geometry,
             uuid: &uuid,
         };
-        let Scan {
+        let survey = Survey::new(ground);
+        let Found {
             inodes,
             claims,
             unreadable,
-        } = scan(ground)?;
-        let space = free_space(&geometry, &backing.pgmap, claims, claimed)?;
+        } = survey.all()?;
+        let claims = claims.sorted();
+        if claimed == Claimed::Once
+            && let Some(block) = claims.twice()
+        {
+            return Err(survey.overlap(block));
+        }
+        let space = free_space(&geometry, &backing.pgmap, &claims)?;
         let report = MountReport {
             replayed,
             torn,
@@ -402,93 +400,13 @@ fn uptime_ns() -> u64 {
     mm::sync::now_us() * 1000
 }
 
-/// Reads every initialised inode once: which are in use, and what storage they claim. An inode without a link is free.
-fn scan<P: Pmem>(ground: Ground<'_, P>) -> Result<Scan, MountError> {
-    let initialised = ground.initialised()?;
-    let mut inodes = InodeMap::new(initialised)?;
-    let mut claims = Claims::new();
-    let mut unreadable = None;
-    for ino in 1..initialised {
-        match claim_used(ground, ino, &mut claims) {
-            Ok(true) => inodes.set(ino),
-            Ok(false) => {}
-            Err(MountError::Corrupt(lost)) if lost.is_media() => {
-                inodes.set(ino);
-                unreadable.get_or_insert(lost);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let root = inodes.is_set(ROOT) && ground.inode(ROOT)?.core.kind() == Some(Kind::Dir);
-    let offset = ground.geometry.inode_off(ROOT);
-    if !root {
-        return Err(MountError::NoRoot { offset });
-    }
-    Ok(Scan {
-        inodes,
-        claims,
-        unreadable,
-    })
-}
-
-/// Claims the storage of an inode, if it is in use.
-fn claim_used<P: Pmem>(
-    ground: Ground<'_, P>,
-    ino: Ino,
-    claims: &mut Claims,
-) -> Result<bool, MountError> {
-    let mut claim = |run| {
-        claims.try_reserve(1).map_err(|_| OutOfMemory)?;
-        claims.push((run, ino));
-        Ok(())
-    };
-    Ok(ground.claims(ino, &mut claim)?)
-}
-
-/// What no inode claims; refuses claims that overlap, unless they may.
-fn free_space(
-    g: &Geometry,
-    pgmap: &Pgmap,
-    mut claims: Claims,
-    claimed: Claimed,
-) -> Result<Allocator, MountError> {
-    claims.sort_unstable_by_key(|(run, _)| run.block);
-    let mut space = Allocator::new(pgmap.range().start().get());
-    let mut at = g.data_block();
-    let mut last = ROOT;
-    for (index, (run, ino)) in claims.into_iter().enumerate() {
-        if index % 64 == 0 {
-            check_headroom()?;
-        }
-        if run.block < at && claimed == Claimed::Once {
-            return Err(overlap(run.block, last, ino));
-        }
-        give(&mut space, at, run.block)?;
-        (at, last) = (run.end().max(at), ino);
-    }
-    give(&mut space, at, g.blocks())?;
+/// What no inode claims.
+fn free_space(g: &Geometry, pgmap: &Pgmap, claims: &Sorted) -> Result<Allocator, OutOfMemory> {
+    let gaps = claims.gaps(g.data_block()..g.blocks());
+    let base = pgmap.range().start().get();
+    let mut space = Allocator::derived(base, gaps.map(Free::derived))?;
     space.set_reserve(reserve(g.blocks() - g.data_block()));
     Ok(space)
-}
-
-fn give(space: &mut Allocator, from: Block, to: Block) -> Result<(), OutOfMemory> {
-    if from < to {
-        space.promise(1)?;
-        space.give(Free::derived(Run {
-            block: from,
-            len: to - from,
-        }));
-    }
-    Ok(())
-}
-
-const fn overlap(block: Block, first: Ino, second: Ino) -> MountError {
-    MountError::Overlap {
-        block,
-        offset: block * BLOCK_SIZE,
-        first,
-        second,
-    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]

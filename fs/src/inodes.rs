@@ -49,6 +49,11 @@ impl InodeMap {
         self.in_use += u32::from(self.free.put(ino as usize, false));
     }
 
+    /// Marks those of the inodes from 64 × `group` on as used for which `used` has a bit, the lowest bit first.
+    pub fn set_group(&mut self, group: usize, used: u64) {
+        self.in_use += self.free.remove_group(group, used);
+    }
+
     /// Marks one as free.
     pub fn clear(&mut self, ino: Ino) {
         self.in_use -= u32::from(self.free.put(ino as usize, true));

@@ -7,11 +7,10 @@ use dax::pmem::{MediaError, Pmem};
 use mm::mem::OutOfMemory;
 use thiserror::Error;
 
-use crate::commit::{Media, Run};
+use crate::commit::Media;
 use crate::extents::{ExtentMap, Leaf, Overlap};
 use crate::layout::{
-    BLOCK_SIZE, CORE_WORDS, Core, Extent, Geometry, INLINE_EXTENTS, Ino, InodeFault, InodeImage,
-    Node, NodeFault, NodeRef,
+    BLOCK_SIZE, Extent, Geometry, Ino, InodeFault, InodeImage, Node, NodeFault, NodeRef,
 };
 
 /// A piece of metadata on the media that cannot be trusted: which, where, and what was wrong.
@@ -243,71 +242,6 @@ impl<P: Pmem> Ground<'_, P> {
             offset,
             fault,
         })
-    }
-
-    /// What mounting asks of an inode: whether it is in use, and then the runs that it claims, each to `each`.
-    ///
-    /// An inode that was never used costs one line, an empty file one line and its checksum; only an inode with nodes takes memory. One
-    /// that is no longer used must be whole too: a damaged first word must not make its blocks free.
-    pub fn claims(
-        &self,
-        ino: Ino,
-        each: &mut dyn FnMut(Run) -> Result<(), OutOfMemory>,
-    ) -> Result<bool, LoadError> {
-        let offset = self.geometry.inode_off(ino);
-        let bad = |source| Corrupt::InodeMedia {
-            ino,
-            offset,
-            source,
-        };
-        let words: [u64; CORE_WORDS] = self.media.words(offset).map_err(bad)?;
-        let used = InodeImage::in_use(words[0]);
-        if !used && words[0] == 0 && words[3] == 0 {
-            return Ok(false);
-        }
-        let mut body = [[0; 2]; INLINE_EXTENTS];
-        let after = &mut body.as_flattened_mut()[..InodeImage::words_after(&words)];
-        if !after.is_empty() {
-            let at = offset + 8 * CORE_WORDS as u64;
-            self.media.read_words(at, after).map_err(bad)?;
-        }
-        let wrong = |fault| Corrupt::Inode { ino, offset, fault };
-        let core = Core::decode(&words, after, self.uuid, ino).map_err(wrong)?;
-        if !used {
-            return Ok(false);
-        }
-        if core.depth > 0 {
-            self.load(ino)?.map.runs().try_for_each(each)?;
-            return Ok(true);
-        }
-        let entries = &body[..usize::from(core.entries)];
-        self.inline_claims(entries, each, &wrong)?;
-        Ok(true)
-    }
-
-    /// The runs of extents that stand in an inode; refuses those that overlap in the file.
-    fn inline_claims(
-        &self,
-        entries: &[[u64; 2]],
-        each: &mut dyn FnMut(Run) -> Result<(), OutOfMemory>,
-        wrong: &dyn Fn(InodeFault) -> Corrupt,
-    ) -> Result<(), LoadError> {
-        let mut places: ArrayVec<(u64, u64), INLINE_EXTENTS> = ArrayVec::new();
-        for (index, words) in entries.iter().enumerate() {
-            let words = *words;
-            let extent = Extent::from_words(words, self.geometry);
-            let extent = extent.ok_or_else(|| wrong(InodeFault::Extent { index, words }))?;
-            places.push((extent.file, extent.end()));
-            each(Run {
-                block: extent.phys,
-                len: extent.len,
-            })?;
-        }
-        places.sort_unstable();
-        match places.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-            Some(pair) => Err(wrong(InodeFault::Overlap(pair[1].0)).into()),
-            None => Ok(()),
-        }
     }
 
     /// Reads and checks inode `ino`, which is in use, with all its extents.

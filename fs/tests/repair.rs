@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::common::model::snapshot;
-use crate::common::sample::{Image, LEN, word};
+use crate::common::sample::{Image, LEN, change_inode, word};
 use crate::common::unarmed::Unarmed;
 use crate::common::undo::Undo;
 use crate::common::*;
 use crate::explorer::flight::Flight;
 use crate::explorer::region::{Region, What};
 use dax::pmem::{Pmem, RamPmem};
-use fs::layout::{Core, Dentry, InodeImage, SuperBlock, name_hash};
+use fs::layout::{Dentry, InodeImage, SuperBlock, name_hash};
 use fs::{Fs, Ino, Kind, RepairError, RepairReport, fsck, repair};
 use zerocopy::IntoBytes;
 
@@ -55,22 +55,7 @@ impl Bench {
 
     /// Changes an inode, its checksum made right.
     fn inode(&self, ino: Ino, change: impl FnOnce(&mut InodeImage)) {
-        let off = self.geometry.inode_off(ino);
-        let words: [u64; 32] = std::array::from_fn(|i| word(&self.ram, off + 8 * i as u64));
-        let (core, _) = Core::from_words(words[..8].try_into().expect("8"));
-        let mut inode = InodeImage {
-            core,
-            body: Default::default(),
-        };
-        inode.body.as_flattened_mut().copy_from_slice(&words[8..]);
-        change(&mut inode);
-        let core = inode.core.to_words(inode.checksum(&UUID, ino));
-        for (at, word) in (off..)
-            .step_by(8)
-            .zip(core.iter().chain(inode.body.as_flattened()))
-        {
-            self.ram.store64(at, *word);
-        }
+        change_inode(&self.ram, &self.geometry, ino, change);
     }
 
     /// Byte offset of the first free slot of a directory, and of the slot of `name` in it.

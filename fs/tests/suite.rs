@@ -16,6 +16,7 @@ mod fsck;
 mod hold;
 mod media_errors;
 mod model;
+mod mount;
 mod orphans;
 mod posix;
 mod removal;

@@ -79,6 +79,7 @@ impl BadRanges {
     }
 
     /// Fails if a read of `len` bytes at `off` touches a bad byte.
+    #[inline]
     pub(super) fn check(&self, off: u64, len: u64) -> Result<(), MediaError> {
         // Relaxed: a reader that races with `add` may miss the range, just as a load may come before the failure does.
         // Partner: the store in `publish`; the list itself is read under its lock.

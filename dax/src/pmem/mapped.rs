@@ -118,6 +118,7 @@ impl MappedPmem {
     }
 
     /// Address of `off` for a read of `len` bytes. Panics if it leaves the region.
+    #[inline]
     fn source(&self, off: u64, len: u64) -> *mut u8 {
         check_range(self.len, off, len);
         // SAFETY: `off` is within the mapping, just checked.
@@ -192,6 +193,7 @@ impl Pmem for MappedPmem {
         Ok(unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Acquire))
     }
 
+    #[inline]
     fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
         check_word(off);
         let len = 8 * words.len() as u64;

@@ -174,6 +174,7 @@ macro_rules! forward {
             fn load64(&self, off: u64) -> Result<u64, MediaError> {
                 (**self).load64(off)
             }
+            #[inline]
             fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
                 (**self).load_words(off, words)
             }
@@ -210,6 +211,7 @@ forward!(Arc<P>);
 
 /// Panics unless `off..off + len` lies within a region of `size` bytes.
 #[track_caller]
+#[inline]
 fn check_range(size: u64, off: u64, len: u64) {
     let fits = off.checked_add(len).is_some_and(|end| end <= size);
     assert!(
@@ -220,6 +222,7 @@ fn check_range(size: u64, off: u64, len: u64) {
 
 /// Panics unless `off` is a multiple of 8.
 #[track_caller]
+#[inline]
 fn check_word(off: u64) {
     assert!(
         off.is_multiple_of(8),

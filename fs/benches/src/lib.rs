@@ -7,5 +7,5 @@ pub mod memory;
 pub mod world;
 
 pub use counted::{Counted, Counts};
-pub use memory::{Bytes, memory, untouched};
+pub use memory::{Bytes, large_pages, memory, untouched};
 pub use world::{Op, World};

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 
 use dax::pmem::{FlushOp, MappedPmem, Persistence, Pmem};
 use memmap2::{MmapMut, MmapOptions};
+use nix::sys::mman::{MmapAdvise, madvise};
 
 /// Memory that stays until the process ends.
 #[derive(Clone, Copy)]
@@ -18,37 +19,52 @@ pub struct Bytes {
     len: usize,
 }
 
-/// `len` bytes of memory, each page touched, until the process ends.
+/// A large page of the machine.
+const LARGE: usize = 2 << 20;
+
+/// `len` bytes of memory, each page touched, until the process ends. By large pages, if the machine has them, as the kernel maps pmem.
 ///
 /// # Panics
-/// If the machine does not have them.
+/// If the machine does not have the memory.
 #[must_use]
 pub fn memory(len: usize) -> Bytes {
-    let map: &'static mut MmapMut = Box::leak(Box::new(
-        MmapOptions::new().len(len).map_anon().expect("memory"),
-    ));
-    for page in map.chunks_mut(4096) {
-        page[0] = 1;
-        page[0] = 0;
+    let bytes = untouched(len);
+    for at in (0..len).step_by(4096) {
+        // SAFETY: within the mapping, which nobody else knows of yet.
+        unsafe { bytes.target(at, 1).write_volatile(0) };
     }
-    Bytes {
-        start: map.as_mut_ptr(),
-        len,
-    }
+    bytes
 }
 
-/// `len` bytes of memory until the process ends, none of them touched: the machine need not have them all.
+/// `len` bytes of memory until the process ends, none of them touched: the machine need not have them all. By large pages, if the machine has
+/// them.
 ///
 /// # Panics
 /// If there is no room for them.
 #[must_use]
 pub fn untouched(len: usize) -> Bytes {
-    let options = MmapOptions::new().len(len).no_reserve_swap().clone();
+    let options = MmapOptions::new()
+        .len(len + LARGE)
+        .no_reserve_swap()
+        .clone();
     let map: &'static mut MmapMut = Box::leak(Box::new(options.map_anon().expect("room")));
-    Bytes {
-        start: map.as_mut_ptr(),
-        len,
-    }
+    let skip = map.as_ptr().align_offset(LARGE);
+    let start = map[skip..].as_mut_ptr();
+    let bytes = Bytes { start, len };
+    // Refused by a machine that has no large pages.
+    let _ = bytes.advise(MmapAdvise::MADV_HUGEPAGE);
+    bytes
+}
+
+/// Bytes of this process that the machine maps by large pages; 0 if it does not say.
+#[must_use]
+pub fn large_pages() -> u64 {
+    let all = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let line = all
+        .lines()
+        .find_map(|line| line.strip_prefix("AnonHugePages:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
+    kib.unwrap_or(0) << 10
 }
 
 impl Bytes {
@@ -124,15 +140,13 @@ impl Bytes {
     /// # Panics
     /// If the machine refuses.
     pub fn give_back(self) {
-        // SAFETY: a private mapping of this process; nobody has a reference to it, and whoever reads it later finds zeroes.
-        let done = unsafe {
-            nix::sys::mman::madvise(
-                NonNull::new(self.start.cast()).expect("mapped"),
-                self.len,
-                nix::sys::mman::MmapAdvise::MADV_DONTNEED,
-            )
-        };
-        done.expect("madvise");
+        self.advise(MmapAdvise::MADV_DONTNEED).expect("madvise");
+    }
+
+    fn advise(self, advice: MmapAdvise) -> nix::Result<()> {
+        let start = NonNull::new(self.start.cast()).expect("mapped");
+        // SAFETY: a private mapping of this process; nobody has a reference to it, and whoever reads it after it was given back finds zeroes.
+        unsafe { madvise(start, self.len, advice) }
     }
 
     /// Copies with the widest stores past the caches that every x86_64 CPU has (16 bytes), then fences. `at` and the length are

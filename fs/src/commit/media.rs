@@ -73,6 +73,7 @@ impl<P: Pmem> Media<P> {
     }
 
     /// Copies `N` words out; `off` is a multiple of 8.
+    #[inline]
     pub fn words<const N: usize>(&self, off: u64) -> Result<[u64; N], MediaError> {
         let mut words = [0; N];
         self.pmem.load_words(off, &mut words)?;
@@ -80,6 +81,7 @@ impl<P: Pmem> Media<P> {
     }
 
     /// Copies words out; `off` is a multiple of 8.
+    #[inline]
     pub fn read_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
         self.pmem.load_words(off, words)
     }

@@ -220,12 +220,14 @@ impl Core {
     #[must_use]
     pub fn checksum(&self, body: &Body, uuid: &[u8; 16], ino: Ino) -> u32 {
         let after = &body.as_flattened()[..InodeImage::body_words(self)];
-        sum(&self.to_words(0), after, uuid, ino)
+        let start = Sum::new(uuid, u64::from(ino));
+        start.words(&self.to_words(0)).words(after).finish()
     }
 }
 
 impl InodeImage {
     /// Words of the body that the checksum covers: the entries in use, or the text of a symbolic link.
+    #[inline]
     fn body_words(core: &Core) -> usize {
         match core.kind() {
             Some(Kind::Symlink) if core.entries == 0 => {
@@ -249,6 +251,7 @@ impl InodeImage {
 
     /// Words after the attributes that mean something, by the attributes: at most 24.
     #[must_use]
+    #[inline]
     pub fn words_after(core: &[u64; CORE_WORDS]) -> usize {
         Self::body_words(&Core::from_words(core).0)
     }
@@ -256,35 +259,28 @@ impl InodeImage {
     /// Reads a table entry and checks what it says about itself; its extents are checked by whoever loads them.
     pub fn decode(words: &[u64; 32], uuid: &[u8; 16], ino: Ino) -> Result<Self, InodeFault> {
         let (head, rest) = words.split_first_chunk().unwrap_or((&[0; CORE_WORDS], &[]));
-        let core = Core::decode(head, &rest[..Self::words_after(head)], uuid, ino)?;
+        let start = Sum::new(uuid, u64::from(ino));
+        let core = Core::decode(head, &rest[..Self::words_after(head)], start)?;
         let mut body = [[0; 2]; INLINE_EXTENTS];
         body.as_flattened_mut().copy_from_slice(rest);
         Ok(Self { core, body })
     }
 }
 
-/// The checksum of attributes (with 0 in its place) and the words after them that mean something.
-fn sum(core: &[u64; CORE_WORDS], after: &[u64], uuid: &[u8; 16], ino: Ino) -> u32 {
-    Sum::new(uuid, u64::from(ino))
-        .words(core)
-        .words(after)
-        .finish()
-}
-
 impl Core {
     /// Reads the attributes and checks what they say about the inode. `after`: the words after them that mean something, which the checksum
-    /// covers too ([`InodeImage::words_after`]).
+    /// covers too ([`InodeImage::words_after`]). `start`: the sum as it begins in this place.
+    #[inline]
     pub fn decode(
         words: &[u64; CORE_WORDS],
         after: &[u64],
-        uuid: &[u8; 16],
-        ino: Ino,
+        start: Sum,
     ) -> Result<Self, InodeFault> {
         let (core, found) = Self::from_words(words);
         // Over the words as they stand: bits that mean nothing count too.
         let mut as_found = *words;
         as_found[3] &= !0xffff_ffff;
-        let expected = sum(&as_found, after, uuid, ino);
+        let expected = start.words(&as_found).words(after).finish();
         if found != expected {
             return Err(InodeFault::Checksum { found, expected });
         }
@@ -292,6 +288,7 @@ impl Core {
         Ok(core)
     }
 
+    #[inline]
     fn check(&self) -> Result<(), InodeFault> {
         let core = self;
         let kind = core.kind().ok_or(InodeFault::Mode(core.mode))?;

@@ -36,7 +36,7 @@ pub use superblock::{
     FEATURES_KNOWN, SUPERBLOCK_SIZE, SuperBlock, SuperblockFault, SuperblockFaultKind, VERSION,
 };
 
-pub use sum::{Running, Sum, crc32c};
+pub use sum::{Running, Seed, Sum, crc32c};
 
 /// Bytes of a block, the unit of allocation; the size of a small page.
 pub const BLOCK_SIZE: u64 = 4096;

@@ -14,10 +14,12 @@
 //!
 //! Under the commit lock; nothing here sleeps.
 
-use mm::mem::OutOfMemory;
+use core::ops::Range;
+
+use mm::mem::{OutOfMemory, check_headroom};
 
 use super::Free;
-use super::runs::Runs;
+use super::runs::{InOrder, Runs};
 use crate::commit::{Fresh, Run};
 use crate::layout::{Block, GIB_BLOCKS, MEGA_BLOCKS};
 
@@ -102,6 +104,33 @@ impl Allocator {
         }
     }
 
+    /// What a mount found to be free: runs from low to high, no two of them adjacent. Promises nothing to them.
+    pub fn derived(base: u64, gaps: impl Iterator<Item = Free>) -> Result<Self, OutOfMemory> {
+        let (mut fragments, mut chunks) = (InOrder::new(), InOrder::new());
+        let mut free = 0;
+        for (index, gap) in gaps.enumerate() {
+            if index % 64 == 0 {
+                check_headroom()?;
+            }
+            free += gap.run().len;
+            let parts = Parts::of(gap.run(), base);
+            for (start, len) in parts.fragments() {
+                fragments.push(start, len)?;
+            }
+            if let Some((chunk, n)) = parts.chunks() {
+                chunks.push(chunk, n)?;
+            }
+        }
+        let mut this = Self {
+            fragments: fragments.finish(),
+            chunks: chunks.finish(),
+            free,
+            ..Self::new(base)
+        };
+        this.promise(0)?;
+        Ok(this)
+    }
+
     /// Free blocks.
     #[must_use]
     pub const fn free(&self) -> u64 {
@@ -176,19 +205,13 @@ impl Allocator {
     /// Takes in a run that was promised. Takes no memory.
     pub fn give(&mut self, free: Free) {
         self.promised = self.promised.saturating_sub(1);
-        let Run { block, len } = free.run();
-        self.free += len;
-        let (start, end) = (block + self.base, block + self.base + len);
-        let first = start.next_multiple_of(MEGA_BLOCKS).min(end);
-        let last = (end / MEGA_BLOCKS * MEGA_BLOCKS).max(first);
-        if start < first {
-            self.give_fragment(start, first - start);
+        self.free += free.run().len;
+        let parts = Parts::of(free.run(), self.base);
+        for (start, len) in parts.fragments() {
+            self.give_fragment(start, len);
         }
-        if first < last {
-            self.give_chunks(first / MEGA_BLOCKS, (last - first) / MEGA_BLOCKS);
-        }
-        if last < end {
-            self.give_fragment(last, end - last);
+        if let Some((chunk, n)) = parts.chunks() {
+            self.give_chunks(chunk, n);
         }
     }
 
@@ -365,6 +388,37 @@ impl Allocator {
     }
 }
 
+/// A run, cut where chunks begin and end: places are frame numbers.
+struct Parts {
+    start: u64,
+    /// Where its first whole chunk begins, and where its last one ends.
+    whole: Range<u64>,
+    end: u64,
+}
+
+impl Parts {
+    fn of(run: Run, base: u64) -> Self {
+        let (start, end) = (run.block + base, run.end() + base);
+        let first = start.next_multiple_of(MEGA_BLOCKS).min(end);
+        let last = (end / MEGA_BLOCKS * MEGA_BLOCKS).max(first);
+        let whole = first..last;
+        Self { start, whole, end }
+    }
+
+    /// Start and length of what is before the whole chunks, and of what is behind them.
+    fn fragments(&self) -> impl Iterator<Item = (u64, u64)> {
+        let ends = [(self.start, self.whole.start), (self.whole.end, self.end)];
+        let some = ends.into_iter().filter(|(from, to)| from < to);
+        some.map(|(from, to)| (from, to - from))
+    }
+
+    /// The number of the first whole chunk, and how many there are.
+    fn chunks(&self) -> Option<(u64, u64)> {
+        let n = (self.whole.end - self.whole.start) / MEGA_BLOCKS;
+        (n > 0).then_some((self.whole.start / MEGA_BLOCKS, n))
+    }
+}
+
 /// The run before `start`.
 fn before(runs: &Runs, start: u64) -> Option<(u64, u64)> {
     runs.at_or_before(start.checked_sub(1)?)
@@ -450,6 +504,31 @@ mod tests {
             let start = *first.get_or_insert(run.block);
             assert_eq!(run.block, start + file_block);
             after = Some(run.end());
+        }
+    }
+
+    proptest! {
+        /// What a mount finds is what it would be had each run been given back.
+        #[test]
+        fn gaps_in_order_are_as_runs_given_back(
+            base in 0u64..2000,
+            gaps in prop::collection::vec((prop_oneof![1u64..40, 400u64..1600], prop_oneof![1u64..40, 400u64..1600]), 0..40),
+        ) {
+            let mut end = 5;
+            let gaps = gaps.into_iter().map(|(claimed, len)| {
+                let block = end + claimed;
+                end = block + len;
+                Run { block, len }
+            });
+            let gaps: Vec<Run> = gaps.collect();
+            let mut one_by_one = Allocator::new(base);
+            for gap in &gaps {
+                one_by_one.promise(1).expect("memory");
+                one_by_one.give(Free::derived(*gap));
+            }
+            let derived = Allocator::derived(base, gaps.into_iter().map(Free::derived)).expect("memory");
+            prop_assert_eq!(format!("{derived:?}"), format!("{one_by_one:?}"));
+            prop_assert!(derived.fragments.spare() > 0 && derived.chunks.spare() > 0);
         }
     }
 

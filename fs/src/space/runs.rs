@@ -242,6 +242,58 @@ impl Runs {
     }
 }
 
+/// Runs that are given in order, from low to high: no search, a few steps for each.
+///
+/// Of the nodes on the way from the root to the last run, each has in `right` the one above it, until [`InOrder::finish`] or until a run of higher
+/// priority takes its place on the way.
+pub(super) struct InOrder {
+    runs: Runs,
+    last: Link,
+}
+
+impl InOrder {
+    pub const fn new() -> Self {
+        Self {
+            runs: Runs::new(),
+            last: NIL,
+        }
+    }
+
+    /// Adds a run behind all others.
+    pub fn push(&mut self, start: u64, len: u64) -> Result<(), OutOfMemory> {
+        self.runs.reserve(1)?;
+        let mine = priority(start);
+        let left = self.climb(|above| priority(above.start) < mine);
+        let new = Node {
+            start,
+            len,
+            left,
+            right: self.last,
+        };
+        self.last = self.runs.nodes.len() as Link;
+        self.runs.nodes.push(new);
+        self.runs.len += 1;
+        Ok(())
+    }
+
+    /// Takes the last runs off the way from the root, as long as `leaves` says; gives the highest of them.
+    fn climb(&mut self, leaves: impl Fn(&Node) -> bool) -> Link {
+        let mut below = NIL;
+        while self.last != NIL && leaves(self.runs.node(self.last)) {
+            let node = &mut self.runs.nodes[self.last as usize];
+            let above = core::mem::replace(&mut node.right, below);
+            (below, self.last) = (self.last, above);
+        }
+        below
+    }
+
+    /// All of them.
+    pub fn finish(mut self) -> Runs {
+        self.runs.root = self.climb(|_| true);
+        self.runs
+    }
+}
+
 impl fmt::Debug for Runs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
@@ -274,6 +326,30 @@ mod tests {
         }
         assert!(runs.depth(runs.root) < 60, "{}", runs.depth(runs.root));
         assert_eq!(runs.iter().count() as u64, n);
+    }
+
+    /// The tree: each run with what is below it.
+    fn shape(runs: &Runs, at: Link) -> String {
+        if at == NIL {
+            return String::new();
+        }
+        let node = runs.node(at);
+        let (left, right) = (shape(runs, node.left), shape(runs, node.right));
+        format!("({left} {}+{} {right})", node.start, node.len)
+    }
+
+    proptest! {
+        #[test]
+        fn runs_given_in_order_make_the_same_tree(starts in prop::collection::btree_set(0u64..5000, 0..300)) {
+            let (mut one_by_one, mut in_order) = (Runs::new(), InOrder::new());
+            for start in &starts {
+                prop_assert!(one_by_one.insert(*start, start % 9 + 1));
+                in_order.push(*start, start % 9 + 1).expect("memory");
+            }
+            let in_order = in_order.finish();
+            prop_assert_eq!(shape(&in_order, in_order.root), shape(&one_by_one, one_by_one.root));
+            prop_assert_eq!(in_order.len(), starts.len());
+        }
     }
 
     #[test]

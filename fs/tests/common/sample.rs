@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use dax::pmem::{Pmem, RamPmem};
-use fs::layout::{DENTRY_SIZE, Dentry, INLINE_EXTENTS, INODE_SIZE, slots_for};
-use fs::{BLOCK_SIZE, Backing, Fs, MkfsOptions, mkfs};
+use fs::layout::{
+    Core, DENTRY_SIZE, Dentry, Geometry, INLINE_EXTENTS, INODE_SIZE, InodeImage, slots_for,
+};
+use fs::{BLOCK_SIZE, Backing, Fs, Ino, MkfsOptions, mkfs};
 
 use super::{UUID, backing};
 
@@ -69,6 +71,24 @@ impl Image {
             backing,
             places,
         }
+    }
+}
+
+/// Changes an inode, its checksum made right.
+pub fn change_inode(p: &impl Pmem, g: &Geometry, ino: Ino, change: impl FnOnce(&mut InodeImage)) {
+    let off = g.inode_off(ino);
+    let words: [u64; 32] = std::array::from_fn(|i| word(p, off + 8 * i as u64));
+    let (core, _) = Core::from_words(words[..8].try_into().expect("8"));
+    let mut inode = InodeImage {
+        core,
+        body: Default::default(),
+    };
+    inode.body.as_flattened_mut().copy_from_slice(&words[8..]);
+    change(&mut inode);
+    let core = inode.core.to_words(inode.checksum(&UUID, ino));
+    let words = core.iter().chain(inode.body.as_flattened());
+    for (at, word) in (off..).step_by(8).zip(words) {
+        p.store64(at, *word);
     }
 }
 
