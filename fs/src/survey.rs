@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
-use dax::pmem::Pmem;
+use dax::pmem::{MediaError, Pmem};
 use mm::mem::OutOfMemory;
 
 use crate::claims::Claims;
@@ -15,19 +15,26 @@ use crate::commit::Run;
 use crate::error::MountError;
 use crate::inodes::InodeMap;
 use crate::layout::{
-    BLOCK_SIZE, Block, Body, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeFault, InodeImage,
-    Kind, ROOT, SUM_WORD, Seed,
+    BLOCK_SIZE, Block, Body, CORE_WORDS, Core, Extent, INLINE_EXTENTS, INODE_SIZE, Ino, InodeFault,
+    InodeImage, Kind, ROOT, SUM_WORD, Seed,
 };
 use crate::media_inode::{Corrupt, Ground, LoadError};
 
 /// Inodes that are looked at together: those of one word of the map.
 const GROUP: u32 = 64;
+/// Lines are asked for so many inodes ahead: about as many loads as a core keeps under way.
+const AHEAD: u32 = 16;
 
 /// A look at all inodes of a file system that is not mounted yet.
 pub struct Survey<'a, P> {
     ground: Ground<'a, P>,
     seed: Seed,
 }
+
+/// Takes the runs that an inode claims.
+trait Each: FnMut(Run) -> Result<(), OutOfMemory> {}
+
+impl<F: FnMut(Run) -> Result<(), OutOfMemory>> Each for F {}
 
 /// What it found.
 pub struct Found {
@@ -69,6 +76,7 @@ impl<'a, P: Pmem> Survey<'a, P> {
         let mut used = 0;
         let mut body = Body::default();
         for ino in inos.start.max(ROOT)..inos.end {
+            self.fetch_ahead(ino);
             let claimed = self.claims(ino, &mut body, &mut |run| found.claims.add(run));
             let is_used = match claimed {
                 Ok(is_used) => is_used,
@@ -83,6 +91,14 @@ impl<'a, P: Pmem> Survey<'a, P> {
         Ok(used)
     }
 
+    /// Asks for the lines of an inode that comes soon: its attributes, and its first extents.
+    #[inline]
+    fn fetch_ahead(&self, ino: Ino) {
+        let next = self.ground.geometry.inode_off(ino) + u64::from(AHEAD) * INODE_SIZE;
+        self.ground.media.prefetch(next);
+        self.ground.media.prefetch(next + 64);
+    }
+
     fn root(&self, inodes: &InodeMap) -> Result<(), MountError> {
         let ground = self.ground;
         if inodes.is_set(ROOT) && ground.inode(ROOT)?.core.kind() == Some(Kind::Dir) {
@@ -95,52 +111,67 @@ impl<'a, P: Pmem> Survey<'a, P> {
     /// Whether an inode is in use, and then the runs that it claims, each to `each`. `body` is room for its entries; those of another may stand behind
     /// them.
     #[inline]
-    fn claims(
-        &self,
-        ino: Ino,
-        body: &mut Body,
-        each: &mut impl FnMut(Run) -> Result<(), OutOfMemory>,
-    ) -> Result<bool, LoadError> {
-        let offset = self.ground.geometry.inode_off(ino);
-        let bad = |source| Corrupt::InodeMedia {
-            ino,
-            offset,
-            source,
-        };
-        let words: [u64; CORE_WORDS] = self.ground.media.words(offset).map_err(bad)?;
+    fn claims(&self, ino: Ino, body: &mut Body, each: &mut impl Each) -> Result<bool, LoadError> {
+        let (media, offset) = (self.ground.media, self.ground.geometry.inode_off(ino));
+        let mut words = [0; CORE_WORDS];
+        let read = media.read_words(offset, &mut words);
+        read.map_err(|source| self.bad(ino, source))?;
         if words[0] == 0 && words[SUM_WORD] == 0 {
             return Ok(false);
         }
         let after = &mut body.as_flattened_mut()[..InodeImage::words_after(&words)];
         if !after.is_empty() {
-            let at = offset + 8 * CORE_WORDS as u64;
-            self.ground.media.read_words(at, after).map_err(bad)?;
+            let read = media.read_words(offset + 8 * CORE_WORDS as u64, after);
+            read.map_err(|source| self.bad(ino, source))?;
         }
-        let wrong = |fault| Corrupt::Inode { ino, offset, fault };
-        let core = Core::decode(&words, after, self.seed.at(ino.into())).map_err(wrong)?;
+        let core = Core::decode(&words, after, self.seed.at(ino.into()));
+        let core = core.map_err(|fault| self.wrong(ino, fault))?;
         if !InodeImage::in_use(words[0]) {
             return Ok(false);
         }
         if core.depth > 0 {
-            self.ground.load(ino)?.map.runs().try_for_each(each)?;
+            self.in_nodes(ino, each)?;
         } else if core.entries > 0 {
-            self.inline(&body[..usize::from(core.entries)], each, &wrong)?;
+            self.inline(ino, &body[..usize::from(core.entries)], each)?;
         }
         Ok(true)
+    }
+
+    #[cold]
+    fn bad(&self, ino: Ino, source: MediaError) -> Corrupt {
+        let offset = self.ground.geometry.inode_off(ino);
+        Corrupt::InodeMedia {
+            ino,
+            offset,
+            source,
+        }
+    }
+
+    #[cold]
+    fn wrong(&self, ino: Ino, fault: InodeFault) -> Corrupt {
+        let offset = self.ground.geometry.inode_off(ino);
+        Corrupt::Inode { ino, offset, fault }
+    }
+
+    /// The runs of extents that stand in nodes, and these.
+    #[inline(never)]
+    fn in_nodes(&self, ino: Ino, each: &mut impl Each) -> Result<(), LoadError> {
+        Ok(self.ground.load(ino)?.map.runs().try_for_each(each)?)
     }
 
     /// The runs of extents that stand in an inode; refuses those that overlap in the file.
     fn inline(
         &self,
+        ino: Ino,
         entries: &[[u64; 2]],
-        each: &mut impl FnMut(Run) -> Result<(), OutOfMemory>,
-        wrong: &impl Fn(InodeFault) -> Corrupt,
+        each: &mut impl Each,
     ) -> Result<(), LoadError> {
         let mut places: ArrayVec<(u64, u64), INLINE_EXTENTS> = ArrayVec::new();
         for (index, words) in entries.iter().enumerate() {
             let words = *words;
             let extent = Extent::from_words(words, self.ground.geometry);
-            let extent = extent.ok_or_else(|| wrong(InodeFault::Extent { index, words }))?;
+            let wrong = || self.wrong(ino, InodeFault::Extent { index, words });
+            let extent = extent.ok_or_else(wrong)?;
             places.push((extent.file, extent.end()));
             each(Run {
                 block: extent.phys,
@@ -149,7 +180,7 @@ impl<'a, P: Pmem> Survey<'a, P> {
         }
         places.sort_unstable();
         match places.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-            Some(pair) => Err(wrong(InodeFault::Overlap(pair[1].0)).into()),
+            Some(pair) => Err(self.wrong(ino, InodeFault::Overlap(pair[1].0)).into()),
             None => Ok(()),
         }
     }

@@ -193,7 +193,7 @@ impl Pmem for MappedPmem {
         Ok(unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Acquire))
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
         check_word(off);
         let len = 8 * words.len() as u64;
@@ -206,12 +206,18 @@ impl Pmem for MappedPmem {
         Ok(())
     }
 
+    #[inline]
     fn prefetch(&self, off: u64) {
-        if off < self.len && self.writable {
-            let line = self.source(off, 0);
-            // SAFETY: a hint, which never faults; in 64-bit mode every CPU takes it, at worst as a no-op.
-            unsafe {
+        if off >= self.len {
+            return;
+        }
+        let line = self.source(off, 0);
+        // SAFETY: hints, which never fault; in 64-bit mode every CPU takes them, at worst as no-ops.
+        unsafe {
+            if self.writable {
                 asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+            } else {
+                asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
             }
         }
     }

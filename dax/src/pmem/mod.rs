@@ -124,7 +124,8 @@ pub trait Pmem: Send + Sync {
         Ok(())
     }
 
-    /// Says that the line at `off` will soon be stored to, so that it may be fetched meanwhile. A hint: it changes nothing and cannot fail.
+    /// Says that the line at `off` will soon be wanted, to be stored to where that is allowed, so that it may be fetched meanwhile. A hint: it changes
+    /// nothing and cannot fail.
     fn prefetch(&self, _off: u64) {}
 
     /// Stores 8 bytes at `off` (a multiple of 8), cached, at once.

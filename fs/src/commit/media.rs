@@ -81,12 +81,12 @@ impl<P: Pmem> Media<P> {
     }
 
     /// Copies words out; `off` is a multiple of 8.
-    #[inline]
+    #[inline(always)]
     pub fn read_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
         self.pmem.load_words(off, words)
     }
 
-    /// Says that the line at `off` will soon be stored to.
+    /// Says that the line at `off` will soon be wanted.
     pub(crate) fn prefetch(&self, off: u64) {
         self.pmem.prefetch(off);
     }

@@ -270,7 +270,7 @@ impl InodeImage {
 impl Core {
     /// Reads the attributes and checks what they say about the inode. `after`: the words after them that mean something, which the checksum
     /// covers too ([`InodeImage::words_after`]). `start`: the sum as it begins in this place.
-    #[inline]
+    #[inline(always)]
     pub fn decode(
         words: &[u64; CORE_WORDS],
         after: &[u64],
@@ -288,7 +288,7 @@ impl Core {
         Ok(core)
     }
 
-    #[inline]
+    #[inline(always)]
     fn check(&self) -> Result<(), InodeFault> {
         let core = self;
         let kind = core.kind().ok_or(InodeFault::Mode(core.mode))?;

@@ -68,7 +68,7 @@ impl Running {
     }
 
     /// Adds words, each little-endian.
-    #[inline]
+    #[inline(always)]
     pub fn words(&mut self, data: &[u64]) {
         const { assert!(cfg!(target_endian = "little")) }
         match &mut self.0 {
@@ -147,7 +147,7 @@ impl Seed {
 
     /// Starts the sum of the structure in that place.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn at(&self, place: u64) -> Sum {
         let mut sum = self.0.clone();
         sum.words(&[place]);
@@ -174,7 +174,7 @@ impl Sum {
 
     /// Adds words, each little-endian.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn words(mut self, data: &[u64]) -> Self {
         self.0.words(data);
         self
