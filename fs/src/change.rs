@@ -180,7 +180,7 @@ impl Edit {
 }
 
 /// A change of extents, ready to be committed.
-struct Prepared {
+pub(crate) struct Prepared {
     edit: Edit,
     /// What the inode has behind its attributes from then on.
     body: Body,
@@ -257,23 +257,21 @@ impl<P: Pmem> Vnode<P> {
         Ok(result)
     }
 
-    /// As [`Vnode::commit_map`] of an extent that only makes the last one longer, as most that a growing file gets: takes no memory, writes no
-    /// node. `Err`: it is not such a one, nothing was done, and the blocks come back.
+    /// Commits what [`Vnode::prepare_longer`] prepared, as [`Vnode::commit_map`] would; `set` holds the new blocks.
     pub(crate) fn commit_longer(
         &self,
         state: &mut State,
-        new: Extent,
         set: FreshSet,
-        change: impl FnOnce(&mut Core),
-    ) -> Result<Result<(), ChangeError>, FreshSet> {
-        let Some((prepared, longer)) = self.prepare_longer(new, change) else {
-            return Err(set);
-        };
-        let done = self.finish(state, set, &prepared, |_, _| ());
-        Ok(done.map(|()| self.adopt_map(&prepared, |map| map.lengthen(longer))))
+        (prepared, longer): &(Prepared, Extent),
+    ) -> Result<(), ChangeError> {
+        self.finish(state, set, prepared, |_, _| ())?;
+        self.adopt_map(prepared, |map| map.lengthen(*longer));
+        Ok(())
     }
 
-    fn prepare_longer(
+    /// The change of an extent that only makes the last one longer, as most that a growing file gets: it takes no memory and writes no node.
+    /// `None`: it is not such a one.
+    pub(crate) fn prepare_longer(
         &self,
         new: Extent,
         change: impl FnOnce(&mut Core),

@@ -243,10 +243,9 @@ impl<P: Pmem> Vnode<P> {
             core.size = core.size.max(end);
             (core.mtime, core.ctime) = (now, now);
         };
-        let set = match self.commit_longer(state, new, set, change) {
-            Ok(done) => return done,
-            Err(set) => set,
-        };
+        if let Some(longer) = self.prepare_longer(new, change) {
+            return self.commit_longer(state, set, &longer);
+        }
         let with = self.attr.lock().map.with(new);
         let edit = match with {
             Ok((edit, _same)) => edit,

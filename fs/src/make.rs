@@ -87,7 +87,7 @@ impl<P: Pmem> Fs<P> {
         Place { dir, name }: &Place<'_, P>,
         new: &NewInode,
     ) -> Result<Birth, CreateError> {
-        let slot = self.reserve_slots(state, dir, *name)?;
+        let (slot, at) = self.reserve_slots(state, dir, *name)?;
         let ino = self.vacant_inode(state)?;
         let now = self.shared.now();
         let generation = self.generation(ino)?.wrapping_add(1);
@@ -103,7 +103,7 @@ impl<P: Pmem> Fs<P> {
             kind: new.kind,
             image: new.image(&edit.old, dir.ino(), generation, now),
             slot,
-            at: self.slot_addr(dir, slot)?,
+            at,
             head: self.head(dir, *name, ino, new.kind),
             words: head_len(*name),
             dir: edit,
@@ -141,8 +141,7 @@ impl<P: Pmem> Fs<P> {
         room.fill(inode.clone());
         // The next one, most likely: its line comes while nobody waits for it.
         if let Some(next) = state.inodes.vacancy() {
-            let next = self.shared.geometry.inode_off(next);
-            self.shared.media.prefetch(next);
+            self.shared.expect(next);
         }
         Ok(inode)
     }

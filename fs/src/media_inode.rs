@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 
-use arrayvec::ArrayVec;
 use dax::pmem::{MediaError, Pmem};
 use mm::mem::OutOfMemory;
 use thiserror::Error;

@@ -46,8 +46,14 @@ impl<P: Pmem> Fs<P> {
         dir: &Inode<P>,
         name: Name<'_>,
     ) -> Result<Option<Found>, LookupError> {
-        self.load_index(state, dir)?;
-        let found = dir.with_index(|on_media, index| index.find(on_media, name));
+        let look = || dir.with_index(|on_media, index| index.find(on_media, name));
+        let found = match look() {
+            None => {
+                self.load_index(state, dir)?;
+                look()
+            }
+            found => found,
+        };
         Ok(found.transpose()?.flatten())
     }
 
@@ -104,7 +110,7 @@ impl<P: Pmem> Fs<P> {
 
     /// Checks that `place` lies in a directory that still has a name, and is free.
     pub(crate) fn vacant(&self, state: &State, place: &Place<'_, P>) -> Result<(), CreateError> {
-        if place.dir.stat().nlink == 0 {
+        if place.dir.is_orphan() {
             return Err(LookupError::NotFound.into());
         }
         match self.find(state, &place.dir, place.name)? {
@@ -144,7 +150,7 @@ impl<P: Pmem> Fs<P> {
         let mut state = self.lock();
         let state = &mut *state;
         self.vacant(state, place)?;
-        let slot = self.reserve_slots(state, dir, *name)?;
+        let (slot, at) = self.reserve_slots(state, dir, *name)?;
         let now = self.shared.now();
         let (mut child, mut parent) = (inode.edit(), dir.edit());
         child.new.nlink = match child.old.nlink {
@@ -154,7 +160,6 @@ impl<P: Pmem> Fs<P> {
         child.new.ctime = now;
         (parent.new.mtime, parent.new.ctime) = (now, now);
         let words = self.head(dir, *name, inode.ino(), inode.kind());
-        let at = self.slot_addr(dir, slot)?;
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(*name)])?;
         inode.put(&mut tx, &child)?;
@@ -203,6 +208,7 @@ impl<P: Pmem> Fs<P> {
         let mut state = self.lock();
         let state = &mut *state;
         let found = self.find(state, dir, *name)?.ok_or(LookupError::NotFound)?;
+        self.shared.expect(found.ino);
         let child = self.get(state, found.ino)?;
         self.removable(state, &child, kind)?;
         let now = self.shared.now();

@@ -116,7 +116,7 @@ impl<P: Pmem> Fs<P> {
         mode: RenameMode,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
         let moved = self.target(state, from)?.ok_or(LookupError::NotFound)?;
-        if to.dir.stat().nlink == 0 {
+        if to.dir.is_orphan() {
             return Err(LookupError::NotFound.into());
         }
         self.check_cycle(state, &moved.inode, &to.dir)?;
@@ -149,6 +149,7 @@ impl<P: Pmem> Fs<P> {
         let Some(found) = self.find(state, &to.dir, to.name)? else {
             return Ok(None);
         };
+        self.shared.expect(found.ino);
         let inode = self.get(state, found.ino)?;
         Ok(Some(Target { found, inode }))
     }
@@ -201,8 +202,8 @@ impl<P: Pmem> Fs<P> {
         target: Option<Target<P>>,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
         let (found, moved) = (moved.found, &moved.inode);
-        let slot = match &target {
-            Some(target) => target.found.slot,
+        let (slot, new_at) = match &target {
+            Some(Target { found, .. }) => (found.slot, self.slot_addr(&to.dir, found.slot)?),
             None => self.reserve_slots(state, &to.dir, to.name)?,
         };
         let edits = self.edits(from, to, moved, target.as_ref())?;
@@ -212,10 +213,7 @@ impl<P: Pmem> Fs<P> {
         } else {
             head_len(to.name)
         };
-        let (new_at, old_at) = (
-            self.slot_addr(&to.dir, slot)?,
-            self.slot_addr(&from.dir, found.slot)?,
-        );
+        let old_at = self.slot_addr(&from.dir, found.slot)?;
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Rename);
         tx.store(new_at, &words[..len])?;

@@ -15,7 +15,7 @@ use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
 use crate::error::ChangeError;
 use crate::gate::Gate;
 use crate::inodes::InodeMap;
-use crate::layout::{Block, Geometry};
+use crate::layout::{Block, Geometry, Ino};
 use crate::media_inode::Ground;
 use crate::removal::Progress;
 use crate::space::{Allocator, Free, Goal, Need, PageUse, Quarantine, Released, Takes};
@@ -134,6 +134,11 @@ impl<P: Pmem> Shared<P> {
     /// The frame of a block.
     pub fn pfn(&self, block: Block) -> Option<Pfn> {
         self.backing.pgmap.range().start().checked_add(block)
+    }
+
+    /// The attributes of `ino` will soon be stored to: has their line fetched meanwhile.
+    pub fn expect(&self, ino: Ino) {
+        self.media.prefetch(self.geometry.inode_off(ino));
     }
 
     /// The time, in nanoseconds.

@@ -54,27 +54,22 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// Finds slots for `name`, growing the directory if need be, and writes the tails of a long name into them: the slots stay
-    /// free until the head is written.
+    /// free until the head is written. Gives the first slot, and where it is.
     pub(crate) fn reserve_slots(
         &self,
         state: &mut State,
         dir: &Inode<P>,
         name: Name<'_>,
-    ) -> Result<u32, ChangeError> {
-        let vacancy = || {
-            dir.with_index(|_, index| index.vacancy(name.slots()))
-                .flatten()
-        };
-        let slot = match vacancy() {
-            Some(slot) => slot,
+    ) -> Result<(u32, MetaAddr), ChangeError> {
+        let (slot, at) = match Self::vacancy(dir, name)? {
+            Some(found) => found,
             None => {
                 self.grow_dir(state, dir)?;
                 // A new block has 64 free slots.
-                vacancy().ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
+                let found = Self::vacancy(dir, name)?;
+                found.ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
             }
         };
-        let room = dir.with_index(|_, index| index.reserve_name(name));
-        room.unwrap_or(Ok(()))?;
         let tails = name.slots() as usize - 1;
         for first in (0..tails).step_by(TAILS_A_RECORD) {
             let mut tx = state.ring.begin(RecordKind::Prepare);
@@ -84,7 +79,18 @@ impl<P: Pmem> Fs<P> {
             }
             let _ = tx.commit(&self.shared.media);
         }
-        Ok(slot)
+        Ok((slot, at))
+    }
+
+    /// Free slots for `name`, and the memory to note it.
+    fn vacancy(dir: &Inode<P>, name: Name<'_>) -> Result<Option<(u32, MetaAddr)>, ChangeError> {
+        let found = dir.with_index(|on_media, index| {
+            index.reserve_name(name)?;
+            let slot = index.vacancy(name.slots());
+            let found = slot.map(|slot| Ok((slot, on_media.addr(slot, 0)?)));
+            found.transpose()
+        });
+        found.transpose().map(Option::flatten)
     }
 
     /// Adds zeroed blocks to a directory, an eighth of what it has: so the number of its extents, and the work for each entry, stay

@@ -245,6 +245,8 @@ impl XArray {
         let mut ahead = batch::Batch::new().into_iter();
         core::iter::from_fn(move || {
             if ahead.len() == 0 {
+                // Most files have no page in memory: that is seen at the root.
+                self.root()?;
                 ahead = self.batch(from..to).into_iter();
             }
             let found = ahead.next()?;

@@ -50,10 +50,17 @@ impl Hash {
             .rotate_left(29);
     }
 
+    /// Four words at a time, which need not wait for each other.
     fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        for word in words {
-            self.word(u64::from_le_bytes(*word));
+        let (blocks, rest) = bytes.as_chunks::<32>();
+        let mut lanes = [1, 2, 3, 4].map(Self);
+        for block in blocks {
+            for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+                lane.word(u64::from_le_bytes(*word));
+            }
+        }
+        for Self(lane) in lanes {
+            self.word(lane);
         }
         for byte in rest {
             self.word(u64::from(*byte) | 1 << 32);

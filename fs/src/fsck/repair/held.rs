@@ -216,7 +216,7 @@ impl<P: Pmem> Fs<P> {
         if self.find(state, &dir, name)?.is_some() {
             return Err(CreateError::Exists.into());
         }
-        let slot = self.reserve_slots(state, &dir, name)?;
+        let (slot, at) = self.reserve_slots(state, &dir, name)?;
         let (mut child, mut parent) = (inode.edit(), dir.edit());
         if inode.kind() == Kind::Dir {
             child.new.parent = dir.ino();
@@ -226,7 +226,6 @@ impl<P: Pmem> Fs<P> {
             child.new.nlink = 1;
         }
         let words = self.head(&dir, name, ino, inode.kind());
-        let at = self.slot_addr(&dir, slot)?;
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(name)])?;
         inode.put(&mut tx, &child)?;
