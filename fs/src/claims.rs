@@ -172,7 +172,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 2000 }))]
         /// Against a count for each block: of few long claims, which often meet and sometimes overlap.
         #[test]
         fn says_of_each_block_what_a_count_says(

@@ -191,7 +191,7 @@ fn the_two_that_begin_first_are_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 200 }))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
     /// Most of them lie where another ends; some overlap.
     #[test]
     fn every_block_has_one_owner_or_the_mount_is_refused(
