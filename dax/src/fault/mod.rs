@@ -210,8 +210,10 @@ impl Fault<'_> {
             self.blocks.lookup(guard.base())?
         };
         let mut action = decide(guard.entry(), block, self.write());
-        if action == Action::Allocate {
+        if matches!(action, Action::Allocate | Action::Replace(_)) {
             self.hide_zeroes(&guard);
+        }
+        if action == Action::Allocate {
             action = decide(
                 guard.entry(),
                 self.blocks.allocate(guard.base())?,
@@ -222,8 +224,7 @@ impl Fault<'_> {
             Action::Map => self.map(&guard)?,
             Action::MapZero => self.map_zero()?,
             Action::InsertZero => self.insert_zero(&mut guard)?,
-            Action::Insert(pfn) => self.insert(&mut guard, pfn)?,
-            Action::Replace(pfn) => self.replace(&mut guard, pfn)?,
+            Action::Insert(pfn) | Action::Replace(pfn) => self.insert(&mut guard, pfn)?,
             Action::Allocate | Action::Smaller => return Ok(Served::TooLarge),
         }
         Ok(Served::Yes)
@@ -242,11 +243,6 @@ impl Fault<'_> {
         self.sink
             .install_uncounted(self.at.va, zero, PageSize::Size4K)
             .map(|_installed| ())
-    }
-
-    fn replace(&self, guard: &mut EntryGuard<'_>, pfn: Pfn) -> Result<(), FaultError> {
-        self.hide_zeroes(guard);
-        self.insert(guard, pfn)
     }
 
     /// Takes the zero page out of every address space, if the entry is one. Whoever wants it again waits for the entry's lock.
