@@ -76,6 +76,9 @@ impl RecordKind {
 #[error("the operation changes more words than a record holds")]
 pub struct RecordFull;
 
+/// A store in place that a record asks for: byte offset and words.
+pub(crate) type StoreRun<'a> = (u64, &'a [u64]);
+
 /// The payload of a record: runs of words with their byte offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -147,6 +150,13 @@ impl Record {
             rest = after;
             Some(((head >> 6) * 8, run))
         })
+    }
+
+    /// Whether one of its runs stores to all words of `run`.
+    pub(crate) fn covers(&self, (off, words): StoreRun<'_>) -> bool {
+        let end = |off: u64, words: &[u64]| off + 8 * words.len() as u64;
+        self.runs()
+            .any(|(at, new)| at <= off && end(off, words) <= end(at, new))
     }
 
     /// The 32 words as they go to the slot of `seq`. `floor` must lie within 65,535 below `seq`.

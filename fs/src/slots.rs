@@ -70,6 +70,7 @@ impl<P: Pmem> Fs<P> {
                 found.ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
             }
         };
+        self.shared.media.prefetch(at.offset());
         let tails = name.slots() as usize - 1;
         for first in (0..tails).step_by(TAILS_A_RECORD) {
             let mut tx = state.ring.begin(RecordKind::Prepare);

@@ -1,10 +1,10 @@
 //! The ring, and a transaction in its four states.
 
-use dax::pmem::Pmem;
+use dax::pmem::{LINE, Pmem};
 
 use super::{Durable, Media, MetaAddr, Run};
 use crate::layout::Geometry;
-use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind};
+use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind, StoreRun};
 
 /// The record ring of a mounted file system; whoever holds it mutably is the one writer of metadata.
 pub struct Ring {
@@ -16,11 +16,11 @@ pub struct Ring {
     floor: u64,
     /// The floor that a durable record carries: replay never begins at or below it.
     passed: u64,
-    /// The record of the transaction that is under way.
-    record: Record,
-    /// The newest record that was applied.
-    last: Record,
-    /// The in-place stores of `last` are perhaps not yet durable.
+    /// The record of the transaction that is under way, and the newest that was applied: they change places.
+    records: [Record; 2],
+    /// Which of them is under way.
+    building: usize,
+    /// The in-place stores of the newest applied record are perhaps not yet durable.
     pending: bool,
 }
 
@@ -50,8 +50,8 @@ impl Ring {
             next,
             floor: next - 1,
             passed: 0,
-            record: Record::new(RecordKind::Floor),
-            last: Record::new(RecordKind::Floor),
+            records: [const { Record::new(RecordKind::Floor) }; 2],
+            building: 0,
             pending: false,
         }
     }
@@ -82,7 +82,7 @@ impl Ring {
     /// Begins an operation.
     pub fn begin(&mut self, kind: RecordKind) -> Tx<'_, Building> {
         let seq = self.next;
-        self.record.reset(kind);
+        self.records[self.building].reset(kind);
         Tx {
             ring: self,
             seq,
@@ -110,12 +110,44 @@ impl Ring {
         }
     }
 
+    /// The record of the transaction that is under way.
+    const fn record(&self) -> &Record {
+        &self.records[self.building]
+    }
+
+    const fn record_mut(&mut self) -> &mut Record {
+        &mut self.records[self.building]
+    }
+
+    /// The newest record that was applied.
+    const fn last(&self) -> &Record {
+        &self.records[1 - self.building]
+    }
+
+    /// Writes back all that the last record stored in place.
     fn flush_last<P: Pmem>(&self, media: &Media<P>) {
+        self.flush_last_unless(media, |_| false);
+    }
+
+    /// Writes back what the last record stored in place, but for the runs that the record under way stores anew, whole.
+    fn flush_left<P: Pmem>(&self, media: &Media<P>) {
+        self.flush_last_unless(media, |run| self.record().covers(run));
+    }
+
+    fn flush_last_unless<P: Pmem>(&self, media: &Media<P>, not: impl Fn(StoreRun<'_>) -> bool) {
         if self.pending {
-            for (off, words) in self.last.runs() {
-                media.flush_words(off, words.len());
-            }
+            let runs = self.last().runs().filter(|run| !not(*run));
+            runs.for_each(|(off, words)| media.flush_words(off, words.len()));
         }
+    }
+
+    /// Has the lines fetched that the next record will be stored to: their write-back took them out of the caches.
+    fn expect_next<P: Pmem>(&self, media: &Media<P>) {
+        let slot = self.geometry.slot_off(self.next);
+        let lines = (slot..).step_by(LINE as usize);
+        lines
+            .take(RECORD_WORDS * 8 / LINE as usize)
+            .for_each(|line| media.prefetch(line));
     }
 }
 
@@ -142,13 +174,13 @@ impl<S> Tx<'_, S> {
 impl<'r> Tx<'r, Building> {
     /// Adds a store of `words` at `at`.
     pub fn store(&mut self, at: MetaAddr, words: &[u64]) -> Result<(), RecordFull> {
-        self.ring.record.push(at.offset(), words)
+        self.ring.record_mut().push(at.offset(), words)
     }
 
     /// Words still free in the record.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.ring.record.room()
+        self.ring.record().room()
     }
 
     /// Lets the record name a run: only what is durable may be named (rule R4).
@@ -164,14 +196,14 @@ impl<'r> Tx<'r, Building> {
     }
 
     /// Stores the record into its slot, each line's tag last, and starts the write-back: of the record, and of what the previous
-    /// record stored in place.
+    /// record stored in place and this one does not.
     pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
         let ring = &*self.ring;
-        let image = ring.record.encode(self.seq, ring.floor, &ring.uuid);
-        let slot = self.ring.geometry.slot_off(self.seq);
+        let image = ring.record().encode(self.seq, ring.floor, &ring.uuid);
+        let slot = ring.geometry.slot_off(self.seq);
         media.store_words(slot, &image);
         media.flush_words(slot, RECORD_WORDS);
-        self.ring.flush_last(media);
+        ring.flush_left(media);
         self.into_state(InFlight(()))
     }
 
@@ -197,11 +229,12 @@ impl<'r> Tx<'r, Committed> {
     /// Does the stores in place (rule R1: only here).
     pub fn apply<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Applied> {
         let ring = &mut *self.ring;
-        for (off, words) in ring.record.runs() {
+        for (off, words) in ring.record().runs() {
             media.store_words(off, words);
         }
-        core::mem::swap(&mut ring.record, &mut ring.last);
+        ring.building = 1 - ring.building;
         ring.pending = true;
+        ring.expect_next(media);
         self.into_state(Applied(()))
     }
 }
