@@ -9,11 +9,12 @@ use dax::pmem::Pmem;
 use crate::commit::{
     Applied, Building, Durable, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx,
 };
+use crate::dir::DirIndex;
 use crate::error::ChangeError;
 use crate::extents::Edit as Extents;
 use crate::extents::plan::{Plan, PlanError, Root};
 use crate::extents::{ExtentMap, Limits};
-use crate::inode::Vnode;
+use crate::inode::{Attr, Vnode};
 use crate::layout::{
     Block, Body, CORE_WORDS, Core, Extent, INLINE_EXTENTS, Ino, InodeImage, Node, SUM_WORD,
 };
@@ -165,11 +166,27 @@ impl Tx<'_, Building> {
 }
 
 /// A change of one inode's attributes that is being prepared: as they are, as they will be.
+#[derive(Clone)]
 pub(crate) struct Edit {
     pub old: Core,
     pub new: Core,
     /// The lazy time that goes along.
     lazy: Option<u64>,
+}
+
+impl Attr {
+    /// Begins a change: the lazy time goes along with it.
+    pub(crate) fn edit(&self) -> Edit {
+        let (old, lazy) = (self.image.core, self.lazy_mtime);
+        let mut new = old;
+        (new.mtime, new.ctime) = self.times();
+        Edit { old, new, lazy }
+    }
+
+    fn adopt(&mut self, edit: &Edit) {
+        self.image.core = edit.new;
+        self.settled(edit.lazy);
+    }
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -191,11 +208,7 @@ pub(crate) struct Prepared {
 impl<P: Pmem> Vnode<P> {
     /// Begins a change: the lazy time goes along with it.
     pub(crate) fn edit(&self) -> Edit {
-        let attr = self.attr.lock();
-        let (old, lazy) = (attr.image.core, attr.lazy_mtime);
-        let mut new = old;
-        (new.mtime, new.ctime) = attr.times();
-        Edit { old, new, lazy }
+        self.attr.lock().edit()
     }
 
     /// Adds a change of attributes to a record.
@@ -205,9 +218,16 @@ impl<P: Pmem> Vnode<P> {
 
     /// Takes a committed change over. A lazy time that came meanwhile stays: a write in place does not hold the commit lock.
     pub(crate) fn adopt(&self, edit: &Edit) {
+        self.attr.lock().adopt(edit);
+    }
+
+    /// As [`Vnode::adopt`] of a directory, in one moment with what `note` does to its index, which is loaded.
+    pub(crate) fn adopt_entry(&self, edit: &Edit, note: impl FnOnce(&mut DirIndex)) {
         let mut attr = self.attr.lock();
-        attr.image.core = edit.new;
-        attr.settled(edit.lazy);
+        attr.adopt(edit);
+        if let Some(index) = attr.index.as_deref_mut() {
+            note(index);
+        }
     }
 
     /// Commits a change of attributes alone.

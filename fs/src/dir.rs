@@ -289,12 +289,8 @@ impl<P: Pmem> Dir<'_, P> {
                 continue;
             };
             index.names.reserve(dentry.hash)?;
-            index.insert(
-                slot,
-                dentry.hash,
-                dentry.len.into(),
-                (dentry.ino, dentry.kind),
-            );
+            let name = (dentry.hash, dentry.len.into());
+            index.note(slot, name, (dentry.ino, dentry.kind));
             slot += slots_for(dentry.len.into()) as u32;
         }
         Ok(index)
@@ -380,11 +376,14 @@ impl DirIndex {
     }
 
     /// Notes a new entry, or a new inode behind an old one.
-    pub fn insert(&mut self, slot: u32, hash: u32, name_len: usize, names: (Ino, Kind)) {
+    pub fn insert(&mut self, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
+        self.note(slot, (name.hash(), name.bytes().len()), names);
+    }
+
+    fn note(&mut self, slot: u32, (hash, len): (u32, usize), (ino, kind): (Ino, Kind)) {
         let block = (slot / SLOTS) as usize;
-        self.used[block] |= Self::mask(slot, name_len);
+        self.used[block] |= Self::mask(slot, len);
         self.survey(block);
-        let (ino, kind) = names;
         self.names.insert(hash, Found { slot, ino, kind });
     }
 

@@ -14,7 +14,8 @@ use dax::pmem::Pmem;
 use mm::mem::{OutOfMemory, check_headroom, try_box};
 use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
-use mm::sync::{Mutex, MutexGuard, SpinLock, class};
+use mm::sync::{Mutex, MutexGuard, class};
+use spin::Once;
 
 use crate::claims::Sorted;
 use crate::commit::{Media, Recovered, recover};
@@ -159,7 +160,7 @@ impl<P: Pmem> Fs<P> {
             geometry: *state.ring.geometry(),
             uuid: *state.ring.uuid(),
             backing,
-            clock: SpinLock::new(uptime_ns),
+            clock: Once::new(),
             gate: Gate::new(),
             removal: Progress::default(),
             bell: Arc::default(),
@@ -209,9 +210,9 @@ impl<P: Pmem> Fs<P> {
         self.shared.media.pmem()
     }
 
-    /// Takes times from `clock` (nanoseconds since 1970) instead of the time since boot.
+    /// Takes times from `clock` (nanoseconds since 1970) instead of the time since boot. The first call counts.
     pub fn set_clock(&self, clock: fn() -> u64) {
-        *self.shared.clock.lock() = clock;
+        self.shared.clock.call_once(|| clock);
     }
 
     /// Keeps at most about `inodes` inodes in memory that nobody uses, instead of 1,024; more stay if they have pages in their index.
@@ -393,11 +394,6 @@ impl<P: Pmem> Drop for Fs<P> {
         self.shared.bell.close();
         self.table.clear();
     }
-}
-
-/// Nanoseconds since boot: what times are until somebody sets a clock.
-fn uptime_ns() -> u64 {
-    mm::sync::now_us() * 1000
 }
 
 /// What no inode claims.

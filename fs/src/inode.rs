@@ -23,6 +23,7 @@ use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::sync::{Mutex, SpinLock, class};
 
+use crate::change::Edit;
 use crate::cut::PAGES_END;
 use crate::dir::{Dir, DirIndex};
 use crate::extents::{ExtentMap, Spot};
@@ -278,6 +279,22 @@ impl<P: Pmem> Vnode<P> {
             map: &attr.map,
         };
         attr.index.as_deref_mut().map(|index| f(&dir, index))
+    }
+
+    /// As [`Vnode::with_index`], and begins a change of the directory's attributes in the same moment.
+    pub(crate) fn with_edit<R>(
+        &self,
+        f: impl FnOnce(Edit, &Dir<'_, P>, &mut DirIndex) -> R,
+    ) -> Option<R> {
+        let mut attr = self.attr.lock();
+        let attr = &mut *attr;
+        let edit = attr.edit();
+        let dir = Dir {
+            ground: self.shared.ground(),
+            ino: self.ino,
+            map: &attr.map,
+        };
+        attr.index.as_deref_mut().map(|index| f(edit, &dir, index))
     }
 
     fn block(&self, extent: Extent) -> Result<DaxBlock, FaultError> {

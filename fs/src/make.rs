@@ -15,7 +15,7 @@ use crate::media_inode::{Corrupt, Loaded};
 use crate::names::Place;
 use crate::record::PAYLOAD_WORDS;
 use crate::shared::State;
-use crate::slots::head_len;
+use crate::slots::{Site, head_len};
 use crate::space::Free;
 use crate::symlink::{Stored, Target, TargetError};
 use crate::table::Room;
@@ -68,7 +68,6 @@ impl<P: Pmem> Fs<P> {
         }
         let mut state = self.lock();
         let state = &mut *state;
-        self.vacant(state, place)?;
         let mut birth = self.conceive(state, place, new)?;
         let room = self.table.room(birth.ino)?;
         let text = match target {
@@ -84,14 +83,18 @@ impl<P: Pmem> Fs<P> {
     fn conceive(
         &self,
         state: &mut State,
-        Place { dir, name }: &Place<'_, P>,
+        place: &Place<'_, P>,
         new: &NewInode,
     ) -> Result<Birth, CreateError> {
-        let (slot, at) = self.reserve_slots(state, dir, *name)?;
+        let Site {
+            slot,
+            at,
+            parent: mut edit,
+        } = self.site(state, place)?;
+        let Place { dir, name } = place;
         let ino = self.vacant_inode(state)?;
         let now = self.shared.now();
         let generation = self.generation(ino)?.wrapping_add(1);
-        let mut edit = dir.edit();
         let core = &mut edit.new;
         (core.mtime, core.ctime) = (now, now);
         if new.kind == Kind::Dir {
@@ -135,8 +138,9 @@ impl<P: Pmem> Fs<P> {
             tx.publish(block);
         }
         let _ = tx.commit(&self.shared.media);
-        dir.adopt(&birth.dir);
-        self.enter(dir, birth.slot, *name, (birth.ino, birth.kind));
+        dir.adopt_entry(&birth.dir, |index| {
+            index.insert(birth.slot, *name, (birth.ino, birth.kind));
+        });
         state.inodes.set(birth.ino);
         room.fill(inode.clone());
         // The next one, most likely: its line comes while nobody waits for it.

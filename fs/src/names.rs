@@ -11,19 +11,27 @@ use mm::mem::check_headroom;
 use crate::attr::NewInode;
 use crate::change::Edit;
 use crate::commit::RecordKind;
-use crate::dir::{DirEntry, Found, Name};
+use crate::dir::{DirEntry, Found, Name, NameError};
 use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
 use crate::fs::Fs;
 use crate::gate::Inside;
 use crate::inode::Inode;
 use crate::layout::Kind;
 use crate::shared::State;
-use crate::slots::head_len;
+use crate::slots::{Entry, Site, head_len};
 
 /// Where a name is, or will be: a directory, and the name in it.
 pub(crate) struct Place<'a, P: Pmem> {
-    pub dir: Arc<Inode<P>>,
+    pub dir: &'a Arc<Inode<P>>,
     pub name: Name<'a>,
+}
+
+impl<'a, P: Pmem> Place<'a, P> {
+    /// The place of `name` in `dir`.
+    pub fn new(dir: &'a Arc<Inode<P>>, name: &'a [u8]) -> Result<Self, NameError> {
+        let name = Name::new(name)?;
+        Ok(Self { dir, name })
+    }
 }
 
 impl<P: Pmem> Fs<P> {
@@ -89,8 +97,8 @@ impl<P: Pmem> Fs<P> {
     /// Makes what `new` says: a file, a directory, a pipe, a socket or a device.
     pub fn create_as(&self, path: &str, new: &NewInode) -> Result<Arc<Inode<P>>, CreateError> {
         let _inside = self.begin()?;
-        let place = self.place(path)?;
-        self.make(&place, new, None)
+        let parent = self.parent_of(path)?;
+        self.make(&parent.place(), new, None)
     }
 
     /// As [`Fs::create_as`], in a directory.
@@ -101,30 +109,16 @@ impl<P: Pmem> Fs<P> {
         new: &NewInode,
     ) -> Result<Arc<Inode<P>>, CreateError> {
         let _inside = self.begin()?;
-        let place = Place {
-            dir: dir.clone(),
-            name: Name::new(name)?,
-        };
+        let place = Place::new(dir, name)?;
         self.make(&place, new, None)
-    }
-
-    /// Checks that `place` lies in a directory that still has a name, and is free.
-    pub(crate) fn vacant(&self, state: &State, place: &Place<'_, P>) -> Result<(), CreateError> {
-        if place.dir.is_orphan() {
-            return Err(LookupError::NotFound.into());
-        }
-        match self.find(state, &place.dir, place.name)? {
-            Some(_) => Err(CreateError::Exists),
-            None => Ok(()),
-        }
     }
 
     /// Gives a file a second name; a symbolic link at the end of `old` gets it itself.
     pub fn link(&self, old: &str, new: &str) -> Result<(), CreateError> {
         let _inside = self.begin()?;
         let inode = self.open_nofollow(old)?;
-        let place = self.place(new)?;
-        self.link_at(&inode, &place)
+        let parent = self.parent_of(new)?;
+        self.link_at(&inode, &parent.place())
     }
 
     /// As [`Fs::link`], in a directory.
@@ -135,10 +129,7 @@ impl<P: Pmem> Fs<P> {
         name: &[u8],
     ) -> Result<(), CreateError> {
         let _inside = self.begin()?;
-        let place = Place {
-            dir: dir.clone(),
-            name: Name::new(name)?,
-        };
+        let place = Place::new(dir, name)?;
         self.link_at(inode, &place)
     }
 
@@ -149,10 +140,13 @@ impl<P: Pmem> Fs<P> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
-        self.vacant(state, place)?;
-        let (slot, at) = self.reserve_slots(state, dir, *name)?;
+        let Site {
+            slot,
+            at,
+            mut parent,
+        } = self.site(state, place)?;
         let now = self.shared.now();
-        let (mut child, mut parent) = (inode.edit(), dir.edit());
+        let mut child = inode.edit();
         child.new.nlink = match child.old.nlink {
             0 => return Err(LookupError::NotFound.into()),
             n => n.checked_add(1).ok_or(CreateError::TooManyLinks)?,
@@ -166,8 +160,9 @@ impl<P: Pmem> Fs<P> {
         dir.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&child);
-        dir.adopt(&parent);
-        self.enter(dir, slot, *name, (inode.ino(), inode.kind()));
+        dir.adopt_entry(&parent, |index| {
+            index.insert(slot, *name, (inode.ino(), inode.kind()));
+        });
         Ok(())
     }
 
@@ -183,8 +178,8 @@ impl<P: Pmem> Fs<P> {
 
     fn remove(&self, path: &str, kind: Kind) -> Result<(), RemoveError> {
         let _inside = self.begin()?;
-        let place = self.place(path)?;
-        self.remove_at(&place, kind).map(|child| self.let_go(child))
+        let parent = self.parent_of(path)?;
+        self.remove_at(&parent.place(), kind).map(|child| self.let_go(child))
     }
 
     /// Removes `name` from a directory: `kind` Dir for [`Fs::rmdir`], any other for [`Fs::unlink`].
@@ -195,10 +190,7 @@ impl<P: Pmem> Fs<P> {
         kind: Kind,
     ) -> Result<(), RemoveError> {
         let _inside = self.begin()?;
-        let place = Place {
-            dir: dir.clone(),
-            name: Name::new(name)?,
-        };
+        let place = Place::new(dir, name)?;
         self.remove_at(&place, kind).map(|child| self.let_go(child))
     }
 
@@ -207,17 +199,20 @@ impl<P: Pmem> Fs<P> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
-        let found = self.find(state, dir, *name)?.ok_or(LookupError::NotFound)?;
+        let Entry {
+            found,
+            at,
+            mut parent,
+        } = self.entry(state, place)?.ok_or(LookupError::NotFound)?;
         self.shared.expect(found.ino);
         let child = self.get(state, found.ino)?;
         self.removable(state, &child, kind)?;
         let now = self.shared.now();
-        let (gone, mut parent) = (self.drop_link(&child, now), dir.edit());
+        let gone = self.drop_link(&child, now);
         (parent.new.mtime, parent.new.ctime) = (now, now);
         if child.kind() == Kind::Dir {
             parent.new.nlink = parent.new.nlink.saturating_sub(1);
         }
-        let at = self.slot_addr(dir, found.slot)?;
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Unlink);
         tx.store(at, &[0])?;
@@ -231,8 +226,7 @@ impl<P: Pmem> Fs<P> {
         if gone.new.nlink == 0 {
             self.table.orphan(child.ino());
         }
-        dir.adopt(&parent);
-        dir.with_index(|_, index| index.remove(found.slot, *name));
+        dir.adopt_entry(&parent, |index| index.remove(found.slot, *name));
         Ok(child)
     }
 

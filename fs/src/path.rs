@@ -101,7 +101,7 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// The directory of `path`, and its last name, which is not followed.
-    pub(crate) fn place<'a>(&self, path: &'a str) -> Result<Place<'a, P>, LookupError> {
+    pub(crate) fn parent_of<'a>(&self, path: &'a str) -> Result<Parent<'a, P>, LookupError> {
         let path = path.trim_end_matches('/').as_bytes();
         let cut = path.iter().rposition(|byte| *byte == b'/');
         let (dir, name) = cut.map_or((&b""[..], path), |at| (&path[..at], &path[at + 1..]));
@@ -110,7 +110,23 @@ impl<P: Pmem> Fs<P> {
         if dir.kind() != Kind::Dir {
             return Err(LookupError::NotDir);
         }
-        Ok(Place { dir, name })
+        Ok(Parent { dir, name })
+    }
+}
+
+/// The directory that a path leads to, and its last name.
+pub(crate) struct Parent<'a, P: Pmem> {
+    dir: Arc<Inode<P>>,
+    name: Name<'a>,
+}
+
+impl<P: Pmem> Parent<'_, P> {
+    /// The place that the path names.
+    pub const fn place(&self) -> Place<'_, P> {
+        Place {
+            dir: &self.dir,
+            name: self.name,
+        }
     }
 }
 

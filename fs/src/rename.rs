@@ -13,21 +13,21 @@ use dax::pmem::Pmem;
 
 use crate::change::Edit;
 use crate::commit::{Building, RecordFull, RecordKind, Tx};
-use crate::dir::{Found, Name};
+use crate::dir::DirIndex;
 use crate::error::{LookupError, RenameError};
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{Ino, Kind, ROOT};
 use crate::names::Place;
 use crate::shared::State;
-use crate::slots::head_len;
+use crate::slots::{Entry, head_len};
 
 /// Words of an entry that change when it comes to name another inode: the inode, the sums, its kind.
 const COMMIT_WORDS: usize = 3;
 
-/// What stands at a name.
+/// What stands at a name: the entry, and what it names.
 struct Target<P: Pmem> {
-    found: Found,
+    entry: Entry,
     inode: Arc<Inode<P>>,
 }
 
@@ -71,8 +71,8 @@ impl<P: Pmem> Fs<P> {
 
     fn rename_path(&self, old: &str, new: &str, mode: RenameMode) -> Result<(), RenameError> {
         let _inside = self.begin()?;
-        let (from, to) = (self.place(old)?, self.place(new)?);
-        self.rename_at(&from, &to, mode)
+        let (from, to) = (self.parent_of(old)?, self.parent_of(new)?);
+        self.rename_at(&from.place(), &to.place(), mode)
     }
 
     /// As [`Fs::rename`] and [`Fs::exchange`], from directory to directory.
@@ -85,11 +85,8 @@ impl<P: Pmem> Fs<P> {
         mode: RenameMode,
     ) -> Result<(), RenameError> {
         let _inside = self.begin()?;
-        let place = |dir: &Arc<Inode<P>>, name| -> Result<_, RenameError> {
-            let (dir, name) = (dir.clone(), Name::new(name)?);
-            Ok(Place { dir, name })
-        };
-        let (from, to) = (place(old_dir, old_name)?, place(new_dir, new_name)?);
+        let from = Place::new(old_dir, old_name)?;
+        let to = Place::new(new_dir, new_name)?;
         self.rename_at(&from, &to, mode)
     }
 
@@ -116,10 +113,11 @@ impl<P: Pmem> Fs<P> {
         mode: RenameMode,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
         let moved = self.target(state, from)?.ok_or(LookupError::NotFound)?;
-        if to.dir.is_orphan() {
+        // A directory with an entry has a name.
+        if to.dir.ino() != from.dir.ino() && to.dir.is_orphan() {
             return Err(LookupError::NotFound.into());
         }
-        self.check_cycle(state, &moved.inode, &to.dir)?;
+        self.check_cycle(state, &moved.inode, to.dir)?;
         let Some(target) = self.target(state, to)? else {
             if mode == RenameMode::Exchange {
                 return Err(LookupError::NotFound.into());
@@ -129,11 +127,11 @@ impl<P: Pmem> Fs<P> {
         if mode == RenameMode::NoReplace {
             return Err(RenameError::Exists);
         }
-        if target.found.ino == moved.found.ino {
+        if target.entry.found.ino == moved.entry.found.ino {
             return Ok(None);
         }
         if mode == RenameMode::Exchange {
-            self.check_cycle(state, &target.inode, &from.dir)?;
+            self.check_cycle(state, &target.inode, from.dir)?;
             self.commit_exchange(state, (from, &moved), (to, &target))?;
             return Ok(None);
         }
@@ -146,12 +144,12 @@ impl<P: Pmem> Fs<P> {
         state: &mut State,
         to: &Place<'_, P>,
     ) -> Result<Option<Target<P>>, LookupError> {
-        let Some(found) = self.find(state, &to.dir, to.name)? else {
+        let Some(entry) = self.entry(state, to)? else {
             return Ok(None);
         };
-        self.shared.expect(found.ino);
-        let inode = self.get(state, found.ino)?;
-        Ok(Some(Target { found, inode }))
+        self.shared.expect(entry.found.ino);
+        let inode = self.get(state, entry.found.ino)?;
+        Ok(Some(Target { entry, inode }))
     }
 
     fn replaceable(
@@ -201,37 +199,56 @@ impl<P: Pmem> Fs<P> {
         moved: &Target<P>,
         target: Option<Target<P>>,
     ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
-        let (found, moved) = (moved.found, &moved.inode);
-        let (slot, new_at) = match &target {
-            Some(Target { found, .. }) => (found.slot, self.slot_addr(&to.dir, found.slot)?),
-            None => self.reserve_slots(state, &to.dir, to.name)?,
+        let (old, moved) = (&moved.entry, &moved.inode);
+        let (site, len) = match &target {
+            Some(Target { entry, .. }) => (entry.site(), COMMIT_WORDS),
+            None => {
+                // Whether it is there was looked at.
+                let site = self.reserve_slots::<RenameError>(state, to, |_, _, _| Ok(()))?;
+                (site, head_len(to.name))
+            }
         };
-        let edits = self.edits(from, to, moved, target.as_ref())?;
-        let words = self.head(&to.dir, to.name, moved.ino(), moved.kind());
-        let len = if target.is_some() {
-            COMMIT_WORDS
+        let (slot, at) = (site.slot, site.at);
+        // The directory of both names may have grown for the new one.
+        let parents = if from.dir.ino() == to.dir.ino() {
+            (site.parent, None)
         } else {
-            head_len(to.name)
+            (old.parent.clone(), Some(site.parent))
         };
-        let old_at = self.slot_addr(&from.dir, found.slot)?;
+        let edits = self.edits(parents, to, moved, target.as_ref())?;
+        let words = self.head(to.dir, to.name, moved.ino(), moved.kind());
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Rename);
-        tx.store(new_at, &words[..len])?;
-        tx.store(old_at, &[0])?;
-        edits.store(&mut tx, (&from.dir, &to.dir, moved, target.as_ref()))?;
+        tx.store(at, &words[..len])?;
+        tx.store(old.at, &[0])?;
+        edits.store(&mut tx, (from.dir, to.dir, moved, target.as_ref()))?;
         let tx = tx.commit(&self.shared.media);
         if let (Some(target), Some(edit)) = (&target, &edits.replaced)
             && edit.new.nlink == 0
         {
             state.orphans.push(tx.unlinked(target.inode.ino()));
         }
-        edits.adopt((&from.dir, &to.dir, moved, target.as_ref()));
-        if let Some(target) = target.as_ref().filter(|target| target.inode.is_orphan()) {
-            self.table.orphan(target.inode.ino());
+        moved.adopt(&edits.moved);
+        if let (Some(target), Some(edit)) = (&target, &edits.replaced) {
+            target.inode.adopt(edit);
+            if edit.new.nlink == 0 {
+                self.table.orphan(target.inode.ino());
+            }
         }
-        from.dir
-            .with_index(|_, index| index.remove(found.slot, from.name));
-        self.enter(&to.dir, slot, to.name, (moved.ino(), moved.kind()));
+        let leave = |index: &mut DirIndex| index.remove(old.found.slot, from.name);
+        let enter = |index: &mut DirIndex| {
+            index.insert(slot, to.name, (moved.ino(), moved.kind()));
+        };
+        match &edits.to {
+            None => from.dir.adopt_entry(&edits.from, |index| {
+                leave(index);
+                enter(index);
+            }),
+            Some(edit) => {
+                from.dir.adopt_entry(&edits.from, leave);
+                to.dir.adopt_entry(edit, enter);
+            }
+        }
         Ok(target.map(|target| target.inode))
     }
 
@@ -242,18 +259,17 @@ impl<P: Pmem> Fs<P> {
         (from, moved): (&Place<'_, P>, &Target<P>),
         (to, other): (&Place<'_, P>, &Target<P>),
     ) -> Result<(), RenameError> {
-        let inodes = [&*moved.inode, &*other.inode, &*from.dir, &*to.dir];
+        let inodes = [&*moved.inode, &*other.inode, &**from.dir, &**to.dir];
         let edits = self.exchange_edits(inodes)?;
         // Each entry: where it is, and what it names from now on.
         let entries = [
-            (from, moved.found.slot, &other.inode),
-            (to, other.found.slot, &moved.inode),
+            (from, &moved.entry, &other.inode),
+            (to, &other.entry, &moved.inode),
         ];
         let mut tx = state.ring.begin(RecordKind::Rename);
-        for (place, slot, inode) in entries {
-            let words = self.head(&place.dir, place.name, inode.ino(), inode.kind());
-            let at = self.slot_addr(&place.dir, slot)?;
-            tx.store(at, &words[..COMMIT_WORDS])?;
+        for (place, entry, inode) in entries {
+            let words = self.head(place.dir, place.name, inode.ino(), inode.kind());
+            tx.store(entry.at, &words[..COMMIT_WORDS])?;
         }
         for (inode, edit) in inodes.iter().zip(&edits) {
             inode.put(&mut tx, edit)?;
@@ -262,8 +278,10 @@ impl<P: Pmem> Fs<P> {
         for (inode, edit) in inodes.iter().zip(&edits) {
             inode.adopt(edit);
         }
-        for (place, slot, inode) in entries {
-            self.enter(&place.dir, slot, place.name, (inode.ino(), inode.kind()));
+        for (place, entry, inode) in entries {
+            let names = (inode.ino(), inode.kind());
+            let note = |index: &mut DirIndex| index.insert(entry.found.slot, place.name, names);
+            place.dir.with_index(|_, index| note(index));
         }
         Ok(())
     }
@@ -304,18 +322,17 @@ impl<P: Pmem> Fs<P> {
 
     fn edits(
         &self,
-        from: &Place<'_, P>,
-        to: &Place<'_, P>,
+        (from, to): (Edit, Option<Edit>),
+        place: &Place<'_, P>,
         moved: &Inode<P>,
         target: Option<&Target<P>>,
     ) -> Result<Edits, RenameError> {
         let now = self.shared.now();
-        let same = from.dir.ino() == to.dir.ino();
         let mut edits = Edits {
             moved: moved.edit(),
             replaced: target.map(|target| self.drop_link(&target.inode, now)),
-            from: from.dir.edit(),
-            to: (!same).then(|| to.dir.edit()),
+            from,
+            to,
         };
         edits.moved.new.ctime = now;
         for edit in [Some(&mut edits.from), edits.to.as_mut()]
@@ -325,7 +342,7 @@ impl<P: Pmem> Fs<P> {
             (edit.new.mtime, edit.new.ctime) = (now, now);
         }
         if moved.kind() == Kind::Dir {
-            edits.moved.new.parent = to.dir.ino();
+            edits.moved.new.parent = place.dir.ino();
             edits.count_subdirectories(target.is_some())?;
         }
         Ok(edits)
@@ -360,10 +377,6 @@ impl Edits {
     ) -> Result<(), RecordFull> {
         self.each(parts)
             .try_for_each(|(inode, edit)| inode.put(tx, edit))
-    }
-
-    fn adopt<P: Pmem>(&self, parts: Parts<'_, P>) {
-        self.each(parts).for_each(|(inode, edit)| inode.adopt(edit));
     }
 
     /// A directory moves: its old parent has one link less, the new one more, unless it replaces one there.

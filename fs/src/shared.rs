@@ -8,8 +8,9 @@ use dax::xarray::NodePool;
 use mm::addr::{Pfn, PfnRange};
 use mm::mem::{OutOfMemory, check_headroom};
 use mm::pgmap::Pgmap;
-use mm::sync::{Mutex, SpinLock};
+use mm::sync::Mutex;
 use mm::trace::{self, What};
+use spin::Once;
 
 use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
 use crate::error::ChangeError;
@@ -42,7 +43,8 @@ pub(crate) struct Shared<P> {
     pub uuid: [u8; 16],
     pub backing: Backing,
     pub read_only: bool,
-    pub clock: SpinLock<fn() -> u64>,
+    /// Where times come from, once somebody set it.
+    pub clock: Once<fn() -> u64>,
     /// Who is inside; closed when the device goes.
     pub gate: Gate,
     /// How far the removal of the device is.
@@ -53,6 +55,11 @@ pub(crate) struct Shared<P> {
     pub reaping: Mutex<bool>,
     /// The commit lock (class COMMIT).
     pub state: Mutex<State>,
+}
+
+/// Nanoseconds since boot: what times are until somebody sets a clock.
+fn uptime_ns() -> u64 {
+    mm::sync::now_us() * 1000
 }
 
 /// All that an operation changes besides the inodes themselves.
@@ -143,8 +150,7 @@ impl<P: Pmem> Shared<P> {
 
     /// The time, in nanoseconds.
     pub fn now(&self) -> u64 {
-        let clock = *self.clock.lock();
-        clock()
+        self.clock.get().map_or_else(uptime_ns, |clock| clock())
     }
 
     pub fn writable(&self) -> Result<(), ChangeError> {

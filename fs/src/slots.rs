@@ -4,14 +4,16 @@
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
-use crate::commit::{FreshSet, MetaAddr, RecordKind, Ring, Run};
-use crate::dir::Name;
-use crate::error::ChangeError;
-use crate::extents::Edit;
+use crate::change::Edit;
+use crate::commit::{FreshSet, MetaAddr, RecordFull, RecordKind, Ring, Run};
+use crate::dir::{Dir, DirIndex, Found, Name};
+use crate::error::{ChangeError, CreateError, LookupError};
+use crate::extents;
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Core, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind};
 use crate::media_inode::{Corrupt, state_word};
+use crate::names::Place;
 use crate::shared::{Shared, State};
 use crate::space::Goal;
 
@@ -21,6 +23,31 @@ const TABLE_STEP: u32 = 256;
 const GROWTH_MAX: u64 = 512;
 /// Tails of a name that fit into one record.
 const TAILS_A_RECORD: usize = 3;
+
+/// Room for a new name: the first of its slots, and where that is; and the beginning of a change of the directory.
+pub(crate) struct Site {
+    pub slot: u32,
+    pub at: MetaAddr,
+    pub parent: Edit,
+}
+
+/// An entry: what it names, where it is; and the beginning of a change of the directory.
+pub(crate) struct Entry {
+    pub found: Found,
+    pub at: MetaAddr,
+    pub parent: Edit,
+}
+
+impl Entry {
+    /// Its place, for what is to stand there instead.
+    pub fn site(&self) -> Site {
+        Site {
+            slot: self.found.slot,
+            at: self.at,
+            parent: self.parent.clone(),
+        }
+    }
+}
 
 impl<P: Pmem> Fs<P> {
     /// The words of a head.
@@ -37,7 +64,7 @@ impl<P: Pmem> Fs<P> {
         dentry.head_words(dentry.checksum(&self.shared.uuid, dir.ino(), bytes), bytes)
     }
 
-    pub(crate) fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {
+    fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {
         // Only a directory whose index is loaded has slots.
         let missing = Corrupt::DirHole {
             dir: dir.ino(),
@@ -47,30 +74,110 @@ impl<P: Pmem> Fs<P> {
             .unwrap_or(Err(missing))
     }
 
-    /// Notes an entry in the index, after its commit.
-    pub(crate) fn enter(&self, dir: &Inode<P>, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
-        let (hash, len) = (name.hash(), name.bytes().len());
-        dir.with_index(|_, index| index.insert(slot, hash, len, names));
+    /// The entry at `place`, and the beginning of a change of its directory. Under the commit lock.
+    pub(crate) fn entry(
+        &self,
+        state: &State,
+        Place { dir, name }: &Place<'_, P>,
+    ) -> Result<Option<Entry>, LookupError> {
+        let look = || {
+            dir.with_edit(|parent, on_media, index| {
+                let found = index.find(on_media, *name)?;
+                let entry = found.map(|found| {
+                    let at = on_media.addr(found.slot, 0)?;
+                    Ok(Entry { found, at, parent })
+                });
+                entry.transpose()
+            })
+        };
+        self.with_loaded(state, dir, look)
     }
 
-    /// Finds slots for `name`, growing the directory if need be, and writes the tails of a long name into them: the slots stay
-    /// free until the head is written. Gives the first slot, and where it is.
-    pub(crate) fn reserve_slots(
+    /// Room for a name that is not there, in a directory that still has one itself. As [`Fs::reserve_slots`].
+    pub(crate) fn site(
+        &self,
+        state: &mut State,
+        place: &Place<'_, P>,
+    ) -> Result<Site, CreateError> {
+        self.reserve_slots(state, place, |parent, on_media, index| {
+            if parent.old.nlink == 0 {
+                return Err(LookupError::NotFound.into());
+            }
+            match index.find(on_media, place.name)? {
+                Some(_) => Err(CreateError::Exists),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Room for a name if `check` allows it: grows the directory if need be, and writes the tails of a long name, which stay free until
+    /// the head is written.
+    pub(crate) fn reserve_slots<E: From<LookupError> + From<ChangeError>>(
+        &self,
+        state: &mut State,
+        place: &Place<'_, P>,
+        check: impl Fn(&Edit, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
+    ) -> Result<Site, E> {
+        let Place { dir, name } = *place;
+        let site = match self.vacancy(state, place, &check)? {
+            Some(site) => site,
+            None => {
+                self.grow_dir(state, dir)?;
+                // A new block has 64 free slots.
+                let site = self.vacancy(state, place, &check)?;
+                site.ok_or(ChangeError::RecordFull(RecordFull))?
+            }
+        };
+        self.shared.media.prefetch(site.at.offset());
+        if name.slots() > 1 {
+            self.write_tails(state, dir, name, site.slot)?;
+        }
+        Ok(site)
+    }
+
+    /// Room in the blocks that the directory has, and the memory to note the name.
+    fn vacancy<E: From<LookupError> + From<ChangeError>>(
+        &self,
+        state: &State,
+        Place { dir, name }: &Place<'_, P>,
+        check: impl Fn(&Edit, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
+    ) -> Result<Option<Site>, E> {
+        let look = || {
+            dir.with_edit(|parent, on_media, index| {
+                check(&parent, on_media, index)?;
+                index.reserve_name(*name).map_err(ChangeError::from)?;
+                let slot = index.vacancy(name.slots());
+                let site = slot.map(|slot| {
+                    let at = on_media.addr(slot, 0).map_err(LookupError::from)?;
+                    Ok(Site { slot, at, parent })
+                });
+                site.transpose()
+            })
+        };
+        self.with_loaded(state, dir, look)
+    }
+
+    /// What `look` finds in a directory's index, which is loaded if it is not; the default for what is no directory.
+    fn with_loaded<R: Default, E: From<LookupError>>(
+        &self,
+        state: &State,
+        dir: &Inode<P>,
+        look: impl Fn() -> Option<Result<R, E>>,
+    ) -> Result<R, E> {
+        if let Some(found) = look() {
+            return found;
+        }
+        self.load_index(state, dir)?;
+        look().unwrap_or(Ok(R::default()))
+    }
+
+    fn write_tails(
         &self,
         state: &mut State,
         dir: &Inode<P>,
         name: Name<'_>,
-    ) -> Result<(u32, MetaAddr), ChangeError> {
-        let (slot, at) = match Self::vacancy(dir, name)? {
-            Some(found) => found,
-            None => {
-                self.grow_dir(state, dir)?;
-                // A new block has 64 free slots.
-                let found = Self::vacancy(dir, name)?;
-                found.ok_or(ChangeError::RecordFull(crate::commit::RecordFull))?
-            }
-        };
-        self.shared.media.prefetch(at.offset());
+        slot: u32,
+    ) -> Result<(), ChangeError> {
         let tails = name.slots() as usize - 1;
         for first in (0..tails).step_by(TAILS_A_RECORD) {
             let mut tx = state.ring.begin(RecordKind::Prepare);
@@ -80,18 +187,7 @@ impl<P: Pmem> Fs<P> {
             }
             let _ = tx.commit(&self.shared.media);
         }
-        Ok((slot, at))
-    }
-
-    /// Free slots for `name`, and the memory to note it.
-    fn vacancy(dir: &Inode<P>, name: Name<'_>) -> Result<Option<(u32, MetaAddr)>, ChangeError> {
-        let found = dir.with_index(|on_media, index| {
-            index.reserve_name(name)?;
-            let slot = index.vacancy(name.slots());
-            let found = slot.map(|slot| Ok((slot, on_media.addr(slot, 0)?)));
-            found.transpose()
-        });
-        found.transpose().map(Option::flatten)
+        Ok(())
     }
 
     /// Adds zeroed blocks to a directory, an eighth of what it has: so the number of its extents, and the work for each entry, stay
@@ -128,7 +224,7 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// The extents of a directory with more blocks; its index has the memory for them.
-    fn grown(&self, dir: &Inode<P>, new: Extent) -> Result<Edit, OutOfMemory> {
+    fn grown(&self, dir: &Inode<P>, new: Extent) -> Result<extents::Edit, OutOfMemory> {
         let mut attr = dir.attr.lock();
         let (edit, _) = attr.map.with(new)?;
         if let Some(index) = &mut attr.index {

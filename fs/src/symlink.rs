@@ -14,7 +14,6 @@ use mm::mem::{OutOfMemory, check_headroom};
 
 use crate::attr::{NewInode, Owner};
 use crate::commit::{Durable, FreshSet, Media, MetaAddr, RecordKind, Ring};
-use crate::dir::Name;
 use crate::error::{ChangeError, CreateError, ReadlinkError};
 use crate::extents::{ExtentMap, Spot};
 use crate::fs::Fs;
@@ -76,8 +75,8 @@ impl<P: Pmem> Fs<P> {
     /// Makes a symbolic link at `path` that says `target`: 1 to 4,095 bytes, which need not lead anywhere.
     pub fn symlink(&self, path: &str, target: &[u8]) -> Result<Arc<Inode<P>>, CreateError> {
         let _inside = self.begin()?;
-        let place = self.place(path)?;
-        self.link_to(&place, target, Owner::default())
+        let parent = self.parent_of(path)?;
+        self.link_to(&parent.place(), target, Owner::default())
     }
 
     /// As [`Fs::symlink`], in a directory.
@@ -89,10 +88,7 @@ impl<P: Pmem> Fs<P> {
         owner: Owner,
     ) -> Result<Arc<Inode<P>>, CreateError> {
         let _inside = self.begin()?;
-        let place = Place {
-            dir: dir.clone(),
-            name: Name::new(name)?,
-        };
+        let place = Place::new(dir, name)?;
         self.link_to(&place, target, owner)
     }
 

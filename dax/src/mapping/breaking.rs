@@ -19,7 +19,7 @@
 //!
 //! # Any number of breakers
 //!
-//! Waiting allocates nothing, so the list has [`NOTED`] places of its own. Further breakers share one note: the hull of their ranges
+//! Waiting allocates nothing, so the list has [`NOTED`] places of its own: few, since they are part of every inode in memory. Further breakers share one note: the hull of their ranges
 //! and the age of the oldest. It is wider than need be, until the last of them ends; what it costs is a bounded delay of a
 //! fault between their ranges. Breakers go one after the other through the inode lock, which is first come, first served.
 
@@ -30,7 +30,7 @@ use mm::sync::{SpinLock, Wait, WaitQueue, now_us};
 use mm::trace::{self, Kind, What};
 
 /// Breakers of one mapping that have a note of their own.
-const NOTED: usize = 8;
+pub(super) const NOTED: usize = 3;
 /// The first window, in microseconds: a power of two.
 const FIRST_WINDOW_US: u64 = 1 << 10;
 /// The longest that one fault is delayed, in microseconds: a power of two.
@@ -49,7 +49,7 @@ pub(super) fn gate_us(window_us: u64, now_us: u64) -> u64 {
 
 /// One breaker's range, or that of several.
 struct Note {
-    id: u64,
+    id: u32,
     pages: Range<u64>,
     since_us: u64,
     /// How many breakers share it.
@@ -68,13 +68,13 @@ impl Note {
 
 /// Notes in use. The last place is for the note that several breakers share.
 struct Notes {
-    next: u64,
+    next: u32,
     list: ArrayVec<Note, { NOTED + 1 }>,
 }
 
 impl Notes {
     /// Notes a new breaker; returns the number of its note.
-    fn enter(&mut self, pages: &Range<u64>, since_us: u64) -> u64 {
+    fn enter(&mut self, pages: &Range<u64>, since_us: u64) -> u32 {
         if self.list.is_full()
             && let Some(shared) = self.list.last_mut()
         {
@@ -83,7 +83,8 @@ impl Notes {
             return shared.id;
         }
         let id = self.next;
-        self.next += 1;
+        // Used again only after as many breakers as a number has values.
+        self.next = self.next.wrapping_add(1);
         self.list.push(Note {
             id,
             pages: pages.clone(),
@@ -93,12 +94,12 @@ impl Notes {
         id
     }
 
-    fn widen(&mut self, id: u64, pages: &Range<u64>) {
+    fn widen(&mut self, id: u32, pages: &Range<u64>) {
         let mine = self.list.iter_mut().find(|n| n.id == id);
         mine.into_iter().for_each(|n| n.widen(pages));
     }
 
-    fn leave(&mut self, id: u64) {
+    fn leave(&mut self, id: u32) {
         if let Some(at) = self.list.iter().position(|n| n.id == id) {
             self.list[at].breakers -= 1;
             if self.list[at].breakers == 0 {
@@ -161,7 +162,7 @@ impl Breaking {
 /// A breaker's note, from its first wait to its end.
 pub(crate) struct Breaker<'a> {
     breaking: &'a Breaking,
-    note: Option<u64>,
+    note: Option<u32>,
     since_us: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::fake::{File, Process, zero_page};
-use crate::mapping::breaking::{Breaker, MAX_DELAY_US, gate_us, window_us};
+use crate::mapping::breaking::{Breaker, MAX_DELAY_US, NOTED, gate_us, window_us};
 use crate::xarray::{Mark, XArrayStats};
 use mm::addr::PageSize;
 use mm::sync::now_us;
@@ -291,11 +291,12 @@ fn any_number_of_breakers_delays_the_faults_of_all_their_ranges() {
     }
     assert_eq!(delayed(), 50);
     // Those with a note of their own end first; the others are still there, and one of them waits for more.
-    all.drain(..8);
-    assert_eq!((breaking.gate_us(7, now_us()), delayed()), (None, 42));
+    all.drain(..NOTED);
+    let ended = breaking.gate_us(NOTED as u64 - 1, now_us());
+    assert_eq!((ended, delayed()), (None, 50 - NOTED));
     all[30].waits(&(60..61));
     assert!(breaking.gate_us(60, now_us()).is_some());
-    all.drain(..41);
+    all.drain(..all.len() - 1);
     assert!(breaking.gate_us(49, now_us()).is_some());
     let mut late = Breaker::new(&breaking);
     late.waits(&(100..101));

@@ -129,9 +129,9 @@ impl Ring {
         self.flush_last_unless(media, |_| false);
     }
 
-    /// Writes back what the last record stored in place, but for the runs that the record under way stores anew, whole.
+    /// Writes back what the last record stored in place, but for the runs that the record under way stores anew.
     fn flush_left<P: Pmem>(&self, media: &Media<P>) {
-        self.flush_last_unless(media, |run| self.record().covers(run));
+        self.flush_last_unless(media, |run| self.record().stores_to(run));
     }
 
     fn flush_last_unless<P: Pmem>(&self, media: &Media<P>, not: impl Fn(StoreRun<'_>) -> bool) {

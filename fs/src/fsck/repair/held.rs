@@ -8,7 +8,7 @@ use dax::pmem::Pmem;
 use super::{RepairError, RepairReport};
 use crate::attr::NewInode;
 use crate::commit::{FreshSet, MetaAddr, RecordKind, Run};
-use crate::dir::{Dir, Name};
+use crate::dir::Dir;
 use crate::error::{CreateError, LookupError};
 use crate::extents::{ExtentMap, Spot};
 use crate::fs::{Claimed, Fs};
@@ -17,7 +17,8 @@ use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Block, Extent, Ino, Kind, slots_for};
 use crate::media_inode::Corrupt;
 use crate::shared::{Backing, Shared};
-use crate::slots::head_len;
+use crate::names::Place;
+use crate::slots::{Site, head_len};
 use crate::space::Goal;
 
 /// Where inodes without a name go.
@@ -210,14 +211,16 @@ impl<P: Pmem> Fs<P> {
     fn find_a_place(&self, ino: Ino) -> Result<(), RepairError> {
         let (dir, inode) = (self.lost_and_found()?, self.inode(ino)?);
         let name = alloc::format!("#{ino}");
-        let name = Name::new(name.as_bytes()).map_err(LookupError::from)?;
+        let place = Place::new(&dir, name.as_bytes()).map_err(LookupError::from)?;
+        let name = place.name;
         let mut state = self.lock();
         let state = &mut *state;
-        if self.find(state, &dir, name)?.is_some() {
-            return Err(CreateError::Exists.into());
-        }
-        let (slot, at) = self.reserve_slots(state, &dir, name)?;
-        let (mut child, mut parent) = (inode.edit(), dir.edit());
+        let Site {
+            slot,
+            at,
+            mut parent,
+        } = self.site(state, &place)?;
+        let mut child = inode.edit();
         if inode.kind() == Kind::Dir {
             child.new.parent = dir.ino();
             let links = parent.new.nlink.checked_add(1);
@@ -232,8 +235,9 @@ impl<P: Pmem> Fs<P> {
         dir.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         inode.adopt(&child);
-        dir.adopt(&parent);
-        self.enter(&dir, slot, name, (ino, inode.kind()));
+        dir.adopt_entry(&parent, |index| {
+            index.insert(slot, name, (ino, inode.kind()));
+        });
         Ok(())
     }
 
