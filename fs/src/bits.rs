@@ -115,10 +115,16 @@ impl Bits {
     }
 
     /// Makes `number`, which is covered, a member or not. Returns whether that changed anything.
+    #[inline]
     pub fn put(&mut self, number: usize, member: bool) -> bool {
-        if self.contains(number) == member {
-            return false;
+        let other = self.contains(number) != member;
+        if other {
+            self.change(number, member);
         }
+        other
+    }
+
+    fn change(&mut self, number: usize, member: bool) {
         let mut at = number;
         for start in &self.starts {
             let word = &mut self.words[start + at / 64];
@@ -134,7 +140,6 @@ impl Bits {
             }
             at /= 64;
         }
-        true
     }
 
     /// Makes those of the numbers from 64 × `group` on no members for which `mask` has a bit, the lowest bit first. Returns how many were.

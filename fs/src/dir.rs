@@ -47,6 +47,23 @@ pub enum NameError {
     Invalid,
 }
 
+/// Whether one of two bytes is among `bytes`; by words, since every operation on a name asks.
+fn has_either(bytes: &[u8], either: [u8; 2]) -> bool {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // Has a bit where a byte is 0, and none if no byte is.
+    let zeroes = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    let masks = either.map(|byte| LOW * u64::from(byte));
+    let found = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        zeroes(word ^ masks[0]) | zeroes(word ^ masks[1]) != 0
+    };
+    match bytes.last_chunk() {
+        Some(last) => found(last) || bytes.as_chunks().0.iter().any(found),
+        None => bytes.iter().any(|byte| either.contains(byte)),
+    }
+}
+
 impl<'a> Name<'a> {
     /// Checks a name.
     pub fn new(name: &'a [u8]) -> Result<Self, NameError> {
@@ -54,7 +71,7 @@ impl<'a> Name<'a> {
             return Err(NameError::TooLong(name.len()));
         }
         let special = matches!(name, b"" | b"." | b"..");
-        if special || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+        if special || has_either(name, [b'/', 0]) {
             return Err(NameError::Invalid);
         }
         let hash = name_hash(name);

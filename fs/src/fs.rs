@@ -25,6 +25,7 @@ use crate::gate::Gate;
 use crate::inode::{Inode, Vnode};
 use crate::layout::{BLOCK_SIZE, Geometry, Ino, Kind, SuperblockFault};
 use crate::media_inode::{Corrupt, Ground};
+use crate::names::Loser;
 use crate::removal::Progress;
 use crate::shared::{Backing, Shared, State};
 use crate::space::{Allocator, Free, Quarantine, SpaceStats, reserve};
@@ -326,12 +327,14 @@ impl<P: Pmem> Fs<P> {
     }
 
     /// Ends the use of an inode that has lost a name; if it was the last of both, the orphan ends here. The caller holds no lock.
-    pub(crate) fn let_go(&self, user: Arc<Inode<P>>) {
-        if let Some(last) = Arc::into_inner(user)
+    pub(crate) fn let_go(&self, Loser { inode, ended }: Loser<P>) {
+        if let Some(last) = Arc::into_inner(inode)
             && last.is_orphan()
         {
+            if !ended {
+                self.worker.end(last.vnode());
+            }
             last.leave_quietly();
-            self.worker.finish(Depth::Orphans);
         }
     }
 

@@ -191,6 +191,11 @@ impl<P: Pmem> Vnode<P> {
         self.mapping.first_held(0..PAGES_END)
     }
 
+    /// Whether it has no storage and no page in memory: then there is nothing of it that anybody could hold.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.runs() == 0 && self.mapping.is_empty()
+    }
+
     /// Runs of blocks that come back when it ends: extents and nodes.
     pub(crate) fn runs(&self) -> usize {
         let attr = self.attr.lock();

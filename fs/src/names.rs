@@ -7,18 +7,26 @@ use alloc::sync::Arc;
 
 use dax::pmem::Pmem;
 use mm::mem::check_headroom;
+use mm::trace::{self, What};
 
 use crate::attr::NewInode;
 use crate::change::Edit;
-use crate::commit::RecordKind;
+use crate::commit::{RecordKind, Unlinked};
 use crate::dir::{DirEntry, Found, Name, NameError};
 use crate::error::{ChangeError, CreateError, LookupError, RemoveError};
 use crate::fs::Fs;
 use crate::gate::Inside;
-use crate::inode::Inode;
+use crate::inode::{Inode, Vnode};
 use crate::layout::Kind;
 use crate::shared::State;
 use crate::slots::{Entry, Site, head_len};
+
+/// What has lost a name, perhaps its last.
+pub(crate) struct Loser<P: Pmem> {
+    pub inode: Arc<Inode<P>>,
+    /// It has ended: nobody else used it.
+    pub ended: bool,
+}
 
 /// Where a name is, or will be: a directory, and the name in it.
 pub(crate) struct Place<'a, P: Pmem> {
@@ -179,7 +187,9 @@ impl<P: Pmem> Fs<P> {
     fn remove(&self, path: &str, kind: Kind) -> Result<(), RemoveError> {
         let _inside = self.begin()?;
         let parent = self.parent_of(path)?;
-        self.remove_at(&parent.place(), kind).map(|child| self.let_go(child))
+        let loser = self.remove_at(&parent.place(), kind)?;
+        self.let_go(loser);
+        Ok(())
     }
 
     /// Removes `name` from a directory: `kind` Dir for [`Fs::rmdir`], any other for [`Fs::unlink`].
@@ -191,11 +201,12 @@ impl<P: Pmem> Fs<P> {
     ) -> Result<(), RemoveError> {
         let _inside = self.begin()?;
         let place = Place::new(dir, name)?;
-        self.remove_at(&place, kind).map(|child| self.let_go(child))
+        let loser = self.remove_at(&place, kind)?;
+        self.let_go(loser);
+        Ok(())
     }
 
-    /// Gives what lost a name: perhaps its last.
-    fn remove_at(&self, place: &Place<'_, P>, kind: Kind) -> Result<Arc<Inode<P>>, RemoveError> {
+    fn remove_at(&self, place: &Place<'_, P>, kind: Kind) -> Result<Loser<P>, RemoveError> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
@@ -218,16 +229,33 @@ impl<P: Pmem> Fs<P> {
         tx.store(at, &[0])?;
         child.put(&mut tx, &gone)?;
         dir.put(&mut tx, &parent)?;
-        let tx = tx.commit(&self.shared.media);
-        if gone.new.nlink == 0 {
-            state.orphans.push(tx.unlinked(child.ino()));
-        }
-        child.adopt(&gone);
-        if gone.new.nlink == 0 {
-            self.table.orphan(child.ino());
-        }
+        let unlinked = tx.commit(&self.shared.media).unlinked(child.ino());
         dir.adopt_entry(&parent, |index| index.remove(found.slot, *name));
-        Ok(child)
+        Ok(self.take_name(state, child, &gone, unlinked))
+    }
+
+    /// Notes that `inode` has lost a name by a durable record. If it was the last, it becomes an orphan; or it ends here, if nobody
+    /// uses it and there is nothing of it that anybody could hold. Under the commit lock; the list of orphans has room.
+    pub(crate) fn take_name(
+        &self,
+        state: &mut State,
+        inode: Arc<Inode<P>>,
+        edit: &Edit,
+        unlinked: Unlinked,
+    ) -> Loser<P> {
+        let last = edit.new.nlink == 0;
+        let ended = last && self.table.remove_sole(&inode, Vnode::is_bare);
+        inode.adopt(edit);
+        if ended {
+            state.inodes.clear(inode.ino());
+            trace::note(trace::Kind::OrphanEnd, || {
+                What::default().file(inode.ino().into(), 0)
+            });
+        } else if last {
+            state.orphans.push(unlinked);
+            self.table.orphan(inode.ino());
+        }
+        Loser { inode, ended }
     }
 
     fn removable(

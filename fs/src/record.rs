@@ -76,16 +76,6 @@ impl RecordKind {
 #[error("the operation changes more words than a record holds")]
 pub struct RecordFull;
 
-/// What a run begins with: where it goes, and how many words it has, at most 27.
-const fn head(off: u64, words: usize) -> u64 {
-    ((off / 8) << 6) | words as u64
-}
-
-/// The words of the run that begins with `head`.
-const fn count(head: u64) -> usize {
-    (head & 63) as usize
-}
-
 /// A store in place that a record asks for: byte offset and words.
 pub(crate) type StoreRun<'a> = (u64, &'a [u64]);
 
@@ -138,7 +128,7 @@ impl Record {
             return Err(RecordFull);
         }
         self.last = self.words.len();
-        self.words.push(head(off, words.len()));
+        self.words.push(((off / 8) << 6) | words.len() as u64);
         self.words
             .try_extend_from_slice(words)
             .map_err(|_| RecordFull)
@@ -146,8 +136,8 @@ impl Record {
 
     fn continues(&self, off: u64, more: usize) -> bool {
         self.words.get(self.last).is_some_and(|head| {
-            let count = count(*head);
-            (head >> 6) * 8 + count as u64 * 8 == off && count + more < PAYLOAD_WORDS
+            let count = head & 63;
+            (head >> 6) * 8 + count * 8 == off && count as usize + more < PAYLOAD_WORDS
         })
     }
 
@@ -156,23 +146,22 @@ impl Record {
         let mut rest = self.words.as_slice();
         core::iter::from_fn(move || {
             let (head, tail) = rest.split_first()?;
-            let (run, after) = tail.split_at_checked(count(*head))?;
+            let (run, after) = tail.split_at_checked((head & 63) as usize)?;
             rest = after;
             Some(((head >> 6) * 8, run))
         })
     }
 
-    /// Whether one of its runs is to the same words as `run`.
-    pub(crate) fn stores_to(&self, (off, words): StoreRun<'_>) -> bool {
-        let sought = head(off, words.len());
-        let mut at = 0;
-        while let Some(found) = self.words.get(at) {
-            if *found == sought {
-                return true;
-            }
-            at += 1 + count(*found);
-        }
-        false
+    /// Its runs, but for those that `newer` stores to the same words, in the same place among its own: as records of the same kind do.
+    pub(crate) fn runs_not_in<'a>(
+        &'a self,
+        newer: &'a Self,
+    ) -> impl Iterator<Item = StoreRun<'a>> {
+        let mut new = newer.runs();
+        self.runs().filter(move |(off, words)| {
+            let anew = |(at, with): StoreRun<'_>| at == *off && with.len() == words.len();
+            !new.next().is_some_and(anew)
+        })
     }
 
     /// The 32 words as they go to the slot of `seq`. `floor` must lie within 65,535 below `seq`.

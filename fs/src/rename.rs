@@ -18,7 +18,7 @@ use crate::error::{LookupError, RenameError};
 use crate::fs::Fs;
 use crate::inode::Inode;
 use crate::layout::{Ino, Kind, ROOT};
-use crate::names::Place;
+use crate::names::{Loser, Place};
 use crate::shared::State;
 use crate::slots::{Entry, head_len};
 
@@ -100,7 +100,7 @@ impl<P: Pmem> Fs<P> {
             let mut state = self.lock();
             self.rename_locked(&mut state, from, to, mode)?
         };
-        replaced.into_iter().for_each(|inode| self.let_go(inode));
+        replaced.into_iter().for_each(|loser| self.let_go(loser));
         Ok(())
     }
 
@@ -111,7 +111,7 @@ impl<P: Pmem> Fs<P> {
         from: &Place<'_, P>,
         to: &Place<'_, P>,
         mode: RenameMode,
-    ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
+    ) -> Result<Option<Loser<P>>, RenameError> {
         let moved = self.target(state, from)?.ok_or(LookupError::NotFound)?;
         // A directory with an entry has a name.
         if to.dir.ino() != from.dir.ino() && to.dir.is_orphan() {
@@ -198,7 +198,7 @@ impl<P: Pmem> Fs<P> {
         to: &Place<'_, P>,
         moved: &Target<P>,
         target: Option<Target<P>>,
-    ) -> Result<Option<Arc<Inode<P>>>, RenameError> {
+    ) -> Result<Option<Loser<P>>, RenameError> {
         let (old, moved) = (&moved.entry, &moved.inode);
         let (site, len) = match &target {
             Some(Target { entry, .. }) => (entry.site(), COMMIT_WORDS),
@@ -223,18 +223,11 @@ impl<P: Pmem> Fs<P> {
         tx.store(old.at, &[0])?;
         edits.store(&mut tx, (from.dir, to.dir, moved, target.as_ref()))?;
         let tx = tx.commit(&self.shared.media);
-        if let (Some(target), Some(edit)) = (&target, &edits.replaced)
-            && edit.new.nlink == 0
-        {
-            state.orphans.push(tx.unlinked(target.inode.ino()));
-        }
         moved.adopt(&edits.moved);
-        if let (Some(target), Some(edit)) = (&target, &edits.replaced) {
-            target.inode.adopt(edit);
-            if edit.new.nlink == 0 {
-                self.table.orphan(target.inode.ino());
-            }
-        }
+        let loser = target.zip(edits.replaced).map(|(target, edit)| {
+            let unlinked = tx.unlinked(target.inode.ino());
+            (target.inode, edit, unlinked)
+        });
         let leave = |index: &mut DirIndex| index.remove(old.found.slot, from.name);
         let enter = |index: &mut DirIndex| {
             index.insert(slot, to.name, (moved.ino(), moved.kind()));
@@ -249,7 +242,10 @@ impl<P: Pmem> Fs<P> {
                 to.dir.adopt_entry(edit, enter);
             }
         }
-        Ok(target.map(|target| target.inode))
+        let loser = loser.map(|(inode, edit, unlinked)| {
+            self.take_name(state, inode, &edit, unlinked)
+        });
+        Ok(loser)
     }
 
     /// Each entry keeps its name and gets the other's inode.

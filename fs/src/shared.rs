@@ -145,7 +145,7 @@ impl<P: Pmem> Shared<P> {
 
     /// The attributes of `ino` will soon be stored to: has their line fetched meanwhile.
     pub fn expect(&self, ino: Ino) {
-        self.media.prefetch(self.geometry.inode_off(ino));
+        self.media.prefetch(self.geometry.inode_off(ino), 1);
     }
 
     /// The time, in nanoseconds.

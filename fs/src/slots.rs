@@ -128,7 +128,7 @@ impl<P: Pmem> Fs<P> {
                 site.ok_or(ChangeError::RecordFull(RecordFull))?
             }
         };
-        self.shared.media.prefetch(site.at.offset());
+        self.shared.media.prefetch(site.at.offset(), 1);
         if name.slots() > 1 {
             self.write_tails(state, dir, name, site.slot)?;
         }

@@ -95,8 +95,7 @@ impl<'a, P: Pmem> Survey<'a, P> {
     #[inline]
     fn fetch_ahead(&self, ino: Ino) {
         let next = self.ground.geometry.inode_off(ino) + u64::from(AHEAD) * INODE_SIZE;
-        self.ground.media.prefetch(next);
-        self.ground.media.prefetch(next + 64);
+        self.ground.media.prefetch(next, 2);
     }
 
     fn root(&self, inodes: &InodeMap) -> Result<(), MountError> {

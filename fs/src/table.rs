@@ -16,6 +16,7 @@ use alloc::sync::{Arc, Weak};
 
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
+use mm::sync::atomic::{Ordering, fence};
 use mm::sync::{SpinLock, class};
 
 use crate::inode::{Inode, Vnode};
@@ -138,6 +139,31 @@ impl<P: Pmem> Table<P> {
             drop(table);
             drop(named);
         }
+    }
+
+    /// Takes out the inode of `user`, which has a name, if nobody uses it but the table and the caller, and `bare` holds for it then. From
+    /// there on the caller has it alone. Takes no memory.
+    pub fn remove_sole(
+        &self,
+        user: &Arc<Inode<P>>,
+        bare: impl FnOnce(&Vnode<P>) -> bool,
+    ) -> bool {
+        let removed = {
+            let mut table = self.0.lock();
+            let entry = table.entries.get(user.ino());
+            let sole = match entry {
+                Some(Entry::Named(inode)) => {
+                    Arc::ptr_eq(inode, user) && Arc::strong_count(inode) == 2
+                }
+                _ => false,
+            };
+            // Acquire pairs with the Release of the drop of the last other user: what it did has happened. New ones come only from
+            // the table, under its lock.
+            fence(Ordering::Acquire);
+            let gone = sole && bare(user);
+            gone.then(|| table.entries.remove(user.ino())).flatten()
+        };
+        removed.is_some()
     }
 
     /// An orphan whose last user is gone.

@@ -160,6 +160,34 @@ impl<P: Pmem> Worker<P> {
         self.shared.bell.is_rung() || self.shared.reaping.is_locked()
     }
 
+    /// Ends the orphan `vnode`, whose last user is gone and told nobody; the others too if it cannot end now. As [`Worker::work`] otherwise.
+    pub(crate) fn end(&self, vnode: &Arc<Vnode<P>>) {
+        let ended = {
+            let Ok(_inside) = self.shared.gate.enter() else {
+                return;
+            };
+            let _reaping = self.shared.reaping.lock();
+            // Somebody else may have ended it meanwhile, and its number may be another one's.
+            let over = self.table.is_over(vnode.ino());
+            let mine = over.filter(|over| Arc::ptr_eq(over, vnode));
+            self.shared.bell.is_closed() || mine.is_none_or(|mine| self.bury(&mine))
+        };
+        if !ended {
+            self.finish(Depth::Orphans);
+        }
+    }
+
+    /// Ends an orphan that is over, unless a page of it is held.
+    fn bury(&self, vnode: &Vnode<P>) -> bool {
+        let ended = vnode.bury();
+        if ended {
+            self.table.remove(vnode.ino());
+            let ino = u64::from(vnode.ino());
+            trace::note(trace::Kind::OrphanEnd, || What::default().file(ino, 0));
+        }
+        ended
+    }
+
     pub(crate) fn finish(&self, depth: Depth) -> Finished {
         let Ok(_inside) = self.shared.gate.enter() else {
             return Finished::default();
@@ -197,10 +225,7 @@ impl<P: Pmem> Worker<P> {
         let mut done = Finished::default();
         let mut from = 0;
         while let Some((at, vnode)) = self.next_over(from) {
-            if vnode.bury() {
-                self.table.remove(vnode.ino());
-                let ino = u64::from(vnode.ino());
-                trace::note(trace::Kind::OrphanEnd, || What::default().file(ino, 0));
+            if self.bury(&vnode) {
                 done.orphans += 1;
                 // Another one stands in its place now.
                 from = at;

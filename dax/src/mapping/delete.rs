@@ -111,6 +111,9 @@ impl Mapping {
 impl Drop for Mapping {
     /// The file leaves memory: nobody can map or pin it any more, because both keep it alive.
     fn drop(&mut self) {
+        if self.pages.is_empty() {
+            return;
+        }
         let give = |found: Found| {
             if found.pfn().is_some_and(|pfn| self.disown(pfn).is_err()) {
                 let (owner, index) = (self.owner, found.base);

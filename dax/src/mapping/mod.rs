@@ -123,6 +123,11 @@ impl Mapping {
         }
     }
 
+    /// Whether no page has an entry at this moment, not even a hole. One load, no lock.
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
     /// The number of the inode that owns the pages.
     pub fn owner(&self) -> u64 {
         self.owner

@@ -207,18 +207,20 @@ impl Pmem for MappedPmem {
     }
 
     #[inline]
-    fn prefetch(&self, off: u64) {
-        if off >= self.len {
-            return;
-        }
-        let line = self.source(off, 0);
-        // SAFETY: hints, which never fault; in 64-bit mode every CPU takes them, at worst as no-ops.
-        unsafe {
-            if self.writable {
-                asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
-            } else {
-                asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+    fn prefetch(&self, off: u64, lines: u64) {
+        let end = off.saturating_add(lines * LINE).min(self.len);
+        let mut at = off;
+        while at < end {
+            // SAFETY: `at` is within the mapping. The hints never fault; in 64-bit mode every CPU takes them, at worst as no-ops.
+            unsafe {
+                let line = self.base.as_ptr().add(at as usize);
+                if self.writable {
+                    asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+                } else {
+                    asm!("prefetcht0 [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+                }
             }
+            at += LINE;
         }
     }
 
@@ -289,10 +291,11 @@ impl Pmem for MappedPmem {
         if len == 0 {
             return;
         }
-        let start = first & !(LINE as usize - 1);
-        for line in (start..first + len as usize).step_by(LINE as usize) {
+        let (mut line, end) = (first & !(LINE as usize - 1), first + len as usize);
+        while line < end {
             // SAFETY: the line holds a byte of the mapping, and the CPU has the instruction by the promise of `new`.
             unsafe { write_back(line, op) };
+            line += LINE as usize;
         }
     }
 

@@ -124,9 +124,9 @@ pub trait Pmem: Send + Sync {
         Ok(())
     }
 
-    /// Says that the line at `off` will soon be wanted, to be stored to where that is allowed, so that it may be fetched meanwhile. A hint: it changes
-    /// nothing and cannot fail.
-    fn prefetch(&self, _off: u64) {}
+    /// Says that `lines` lines from `off` on will soon be wanted, to be stored to where that is allowed, so that they may be fetched meanwhile.
+    /// A hint: it changes nothing and cannot fail, whatever the numbers.
+    fn prefetch(&self, _off: u64, _lines: u64) {}
 
     /// Stores 8 bytes at `off` (a multiple of 8), cached, at once.
     fn store64(&self, off: u64, v: u64);
@@ -179,8 +179,8 @@ macro_rules! forward {
             fn load_words(&self, off: u64, words: &mut [u64]) -> Result<(), MediaError> {
                 (**self).load_words(off, words)
             }
-            fn prefetch(&self, off: u64) {
-                (**self).prefetch(off);
+            fn prefetch(&self, off: u64, lines: u64) {
+                (**self).prefetch(off, lines);
             }
             fn store64(&self, off: u64, v: u64) {
                 (**self).store64(off, v);

@@ -200,6 +200,11 @@ impl XArray {
         }
     }
 
+    /// Whether it has no entry at this moment. One load, no lock.
+    pub fn is_empty(&self) -> bool {
+        self.root().is_none()
+    }
+
     /// How many entries and nodes there are.
     pub fn stats(&self) -> XArrayStats {
         *self.inner.lock()

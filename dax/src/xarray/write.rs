@@ -304,6 +304,9 @@ const _: () = assert!(MARKS == Mark::ALL.len());
 
 impl Drop for XArray {
     fn drop(&mut self) {
+        if self.is_empty() {
+            return;
+        }
         let mut inner = self.inner.lock();
         while let Some(found) = self.seek(&(0..super::INDEX_END), None) {
             self.remove(&mut inner, found);

@@ -70,8 +70,8 @@ impl<P: Pmem> Pmem for Counted<P> {
     fn load64(&self, off: u64) -> Result<u64, MediaError> {
         self.inner.load64(off)
     }
-    fn prefetch(&self, off: u64) {
-        self.inner.prefetch(off);
+    fn prefetch(&self, off: u64, lines: u64) {
+        self.inner.prefetch(off, lines);
     }
     fn store64(&self, off: u64, v: u64) {
         self.cached.fetch_add(8, Relaxed);

@@ -86,9 +86,9 @@ impl<P: Pmem> Media<P> {
         self.pmem.load_words(off, words)
     }
 
-    /// Says that the line at `off` will soon be wanted.
-    pub(crate) fn prefetch(&self, off: u64) {
-        self.pmem.prefetch(off);
+    /// Says that `lines` lines from `off` on will soon be wanted.
+    pub(crate) fn prefetch(&self, off: u64, lines: u64) {
+        self.pmem.prefetch(off, lines);
     }
 
     /// Writes `data` at byte `at` of a run of data blocks; durable after the next fence. Lines written whole can be read again.

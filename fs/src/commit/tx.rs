@@ -4,7 +4,7 @@ use dax::pmem::{LINE, Pmem};
 
 use super::{Durable, Media, MetaAddr, Run};
 use crate::layout::Geometry;
-use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind, StoreRun};
+use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind};
 
 /// The record ring of a mounted file system; whoever holds it mutably is the one writer of metadata.
 pub struct Ring {
@@ -126,28 +126,26 @@ impl Ring {
 
     /// Writes back all that the last record stored in place.
     fn flush_last<P: Pmem>(&self, media: &Media<P>) {
-        self.flush_last_unless(media, |_| false);
-    }
-
-    /// Writes back what the last record stored in place, but for the runs that the record under way stores anew.
-    fn flush_left<P: Pmem>(&self, media: &Media<P>) {
-        self.flush_last_unless(media, |run| self.record().stores_to(run));
-    }
-
-    fn flush_last_unless<P: Pmem>(&self, media: &Media<P>, not: impl Fn(StoreRun<'_>) -> bool) {
         if self.pending {
-            let runs = self.last().runs().filter(|run| !not(*run));
-            runs.for_each(|(off, words)| media.flush_words(off, words.len()));
+            self.last()
+                .runs()
+                .for_each(|(off, words)| media.flush_words(off, words.len()));
+        }
+    }
+
+    /// Writes back what the last record stored in place, but for what the record under way stores anew.
+    fn flush_left<P: Pmem>(&self, media: &Media<P>) {
+        if self.pending {
+            self.last()
+                .runs_not_in(self.record())
+                .for_each(|(off, words)| media.flush_words(off, words.len()));
         }
     }
 
     /// Has the lines fetched that the next record will be stored to: their write-back took them out of the caches.
     fn expect_next<P: Pmem>(&self, media: &Media<P>) {
-        let slot = self.geometry.slot_off(self.next);
-        let lines = (slot..).step_by(LINE as usize);
-        lines
-            .take(RECORD_WORDS * 8 / LINE as usize)
-            .for_each(|line| media.prefetch(line));
+        let lines = RECORD_WORDS as u64 * 8 / LINE;
+        media.prefetch(self.geometry.slot_off(self.next), lines);
     }
 }
 
