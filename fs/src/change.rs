@@ -5,6 +5,7 @@
 
 use arrayvec::ArrayVec;
 use dax::pmem::Pmem;
+use mm::sync::SpinGuard;
 
 use crate::commit::{
     Applied, Building, Durable, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx,
@@ -196,6 +197,27 @@ impl Edit {
     }
 }
 
+/// A directory whose attributes and index are held while a change of them is committed.
+pub(crate) struct HeldDir<'a> {
+    ino: Ino,
+    attr: SpinGuard<'a, Attr>,
+}
+
+impl HeldDir<'_> {
+    /// As [`Vnode::put`].
+    pub(crate) fn put(&self, tx: &mut Tx<'_, Building>, edit: &Edit) -> Result<(), RecordFull> {
+        tx.put_core(self.ino, edit, &self.attr.image.body)
+    }
+
+    /// As [`Vnode::adopt_entry`].
+    pub(crate) fn adopt_entry(mut self, edit: &Edit, note: impl FnOnce(&mut DirIndex)) {
+        self.attr.adopt(edit);
+        if let Some(index) = self.attr.index.as_deref_mut() {
+            note(index);
+        }
+    }
+}
+
 /// A change of extents, ready to be committed.
 pub(crate) struct Prepared {
     edit: Edit,
@@ -216,6 +238,15 @@ impl<P: Pmem> Vnode<P> {
         tx.put_core(self.ino(), edit, &self.attr.lock().image.body)
     }
 
+    /// Holds the attributes of a directory from before a commit to after it: whoever reads them waits for it, for less than a microsecond, and
+    /// no lock is taken between the fence and what must follow it, which would wait for the fence alone.
+    pub(crate) fn hold(&self) -> HeldDir<'_> {
+        HeldDir {
+            ino: self.ino(),
+            attr: self.attr.lock(),
+        }
+    }
+
     /// Takes a committed change over. A lazy time that came meanwhile stays: a write in place does not hold the commit lock.
     pub(crate) fn adopt(&self, edit: &Edit) {
         self.attr.lock().adopt(edit);
@@ -223,11 +254,7 @@ impl<P: Pmem> Vnode<P> {
 
     /// As [`Vnode::adopt`] of a directory, in one moment with what `note` does to its index, which is loaded.
     pub(crate) fn adopt_entry(&self, edit: &Edit, note: impl FnOnce(&mut DirIndex)) {
-        let mut attr = self.attr.lock();
-        attr.adopt(edit);
-        if let Some(index) = attr.index.as_deref_mut() {
-            note(index);
-        }
+        self.hold().adopt_entry(edit, note);
     }
 
     /// Commits a change of attributes alone.

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use dax::pmem::Pmem;
 
 use crate::attr::NewInode;
-use crate::change::Edit;
+use crate::change::{Edit, HeldDir};
 use crate::commit::{Building, MetaAddr, RecordFull, RecordKind, Tx};
 use crate::error::CreateError;
 use crate::fs::Fs;
@@ -38,10 +38,10 @@ struct Birth {
 }
 
 impl Birth {
-    fn store<P: Pmem>(
+    fn store(
         &self,
         tx: &mut Tx<'_, Building>,
-        dir: &Inode<P>,
+        dir: &HeldDir<'_>,
         body: usize,
     ) -> Result<(), RecordFull> {
         tx.put_new_inode(self.ino, &self.image, body)?;
@@ -127,8 +127,9 @@ impl<P: Pmem> Fs<P> {
         };
         let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);
-        if let Err(full) = birth.store(&mut tx, dir, text.words) {
-            drop(tx);
+        let held = dir.hold();
+        if let Err(full) = birth.store(&mut tx, &held, text.words) {
+            drop((held, tx));
             if let Some(block) = text.block {
                 state.space.give(Free::unpublished(block.abandon()));
             }
@@ -138,7 +139,7 @@ impl<P: Pmem> Fs<P> {
             tx.publish(block);
         }
         let _ = tx.commit(&self.shared.media);
-        dir.adopt_entry(&birth.dir, |index| {
+        held.adopt_entry(&birth.dir, |index| {
             index.insert(birth.slot, *name, (birth.ino, birth.kind));
         });
         state.inodes.set(birth.ino);

@@ -165,12 +165,13 @@ impl<P: Pmem> Fs<P> {
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(*name)])?;
         inode.put(&mut tx, &child)?;
-        dir.put(&mut tx, &parent)?;
+        let held = dir.hold();
+        held.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
-        inode.adopt(&child);
-        dir.adopt_entry(&parent, |index| {
+        held.adopt_entry(&parent, |index| {
             index.insert(slot, *name, (inode.ino(), inode.kind()));
         });
+        inode.adopt(&child);
         Ok(())
     }
 
@@ -228,9 +229,10 @@ impl<P: Pmem> Fs<P> {
         let mut tx = state.ring.begin(RecordKind::Unlink);
         tx.store(at, &[0])?;
         child.put(&mut tx, &gone)?;
-        dir.put(&mut tx, &parent)?;
+        let held = dir.hold();
+        held.put(&mut tx, &parent)?;
         let unlinked = tx.commit(&self.shared.media).unlinked(child.ino());
-        dir.adopt_entry(&parent, |index| index.remove(found.slot, *name));
+        held.adopt_entry(&parent, |index| index.remove(found.slot, *name));
         Ok(self.take_name(state, child, &gone, unlinked))
     }
 

@@ -221,9 +221,10 @@ impl<P: Pmem> Fs<P> {
         let mut tx = state.ring.begin(RecordKind::Rename);
         tx.store(at, &words[..len])?;
         tx.store(old.at, &[0])?;
-        edits.store(&mut tx, (from.dir, to.dir, moved, target.as_ref()))?;
+        edits.store(&mut tx, (to.dir, moved), target.as_ref())?;
+        let held = from.dir.hold();
+        held.put(&mut tx, &edits.from)?;
         let tx = tx.commit(&self.shared.media);
-        moved.adopt(&edits.moved);
         let loser = target.zip(edits.replaced).map(|(target, edit)| {
             let unlinked = tx.unlinked(target.inode.ino());
             (target.inode, edit, unlinked)
@@ -233,15 +234,16 @@ impl<P: Pmem> Fs<P> {
             index.insert(slot, to.name, (moved.ino(), moved.kind()));
         };
         match &edits.to {
-            None => from.dir.adopt_entry(&edits.from, |index| {
+            None => held.adopt_entry(&edits.from, |index| {
                 leave(index);
                 enter(index);
             }),
             Some(edit) => {
-                from.dir.adopt_entry(&edits.from, leave);
+                held.adopt_entry(&edits.from, leave);
                 to.dir.adopt_entry(edit, enter);
             }
         }
+        moved.adopt(&edits.moved);
         let loser = loser.map(|(inode, edit, unlinked)| {
             self.take_name(state, inode, &edit, unlinked)
         });
@@ -345,34 +347,19 @@ impl<P: Pmem> Fs<P> {
     }
 }
 
-/// Old directory, new directory, the inode that moves, the one that it replaces.
-type Parts<'a, P> = (
-    &'a Inode<P>,
-    &'a Inode<P>,
-    &'a Inode<P>,
-    Option<&'a Target<P>>,
-);
-
 impl Edits {
-    /// Each change with the inode it is of.
-    fn each<'a, P: Pmem>(
-        &'a self,
-        (from, to, moved, target): Parts<'a, P>,
-    ) -> impl Iterator<Item = (&'a Inode<P>, &'a Edit)> {
-        let target = target.map(|target| &*target.inode);
-        let always = [(moved, &self.moved), (from, &self.from)];
-        let replaced = target.zip(self.replaced.as_ref());
-        let to = self.to.as_ref().map(|edit| (to, edit));
-        always.into_iter().chain(replaced).chain(to)
-    }
-
+    /// Stores all but the change of the old directory.
     fn store<P: Pmem>(
         &self,
         tx: &mut Tx<'_, Building>,
-        parts: Parts<'_, P>,
+        (to, moved): (&Inode<P>, &Inode<P>),
+        target: Option<&Target<P>>,
     ) -> Result<(), RecordFull> {
-        self.each(parts)
-            .try_for_each(|(inode, edit)| inode.put(tx, edit))
+        moved.put(tx, &self.moved)?;
+        if let (Some(target), Some(edit)) = (target, &self.replaced) {
+            target.inode.put(tx, edit)?;
+        }
+        self.to.as_ref().map_or(Ok(()), |edit| to.put(tx, edit))
     }
 
     /// A directory moves: its old parent has one link less, the new one more, unless it replaces one there.
