@@ -61,10 +61,16 @@ impl NewInode {
         Self { owner, ..self }
     }
 
-    /// Its image as the child of `dir`, which is inode `parent`.
-    pub(crate) fn image(&self, dir: &Core, parent: Ino, generation: u32, now: u64) -> InodeImage {
+    /// Its image as a child of inode `parent`, which has this mode and this group.
+    pub(crate) fn image(
+        &self,
+        (mode, gid): (u16, u32),
+        parent: Ino,
+        generation: u32,
+        now: u64,
+    ) -> InodeImage {
         let is_dir = self.kind == Kind::Dir;
-        let grouped = dir.mode & SET_GROUP != 0;
+        let grouped = mode & SET_GROUP != 0;
         let inherited = if grouped && is_dir { SET_GROUP } else { 0 };
         let core = Core {
             mode: self.kind.bits() | self.mode & PERMISSIONS | inherited,
@@ -76,7 +82,7 @@ impl NewInode {
             parent: if is_dir { parent } else { 0 },
             size: 0,
             uid: self.owner.uid,
-            gid: if grouped { dir.gid } else { self.owner.gid },
+            gid: if grouped { gid } else { self.owner.gid },
             generation,
             extra: if self.kind.is_device() { self.rdev } else { 0 },
             atime: now,

@@ -204,6 +204,13 @@ pub(crate) struct HeldDir<'a> {
 }
 
 impl HeldDir<'_> {
+    /// Begins a change of a directory whose entries change at `now`.
+    pub(crate) fn edit(&self, now: u64) -> Edit {
+        let mut edit = self.attr.edit();
+        (edit.new.mtime, edit.new.ctime) = (now, now);
+        edit
+    }
+
     /// As [`Vnode::put`].
     pub(crate) fn put(&self, tx: &mut Tx<'_, Building>, edit: &Edit) -> Result<(), RecordFull> {
         tx.put_core(self.ino, edit, &self.attr.image.body)

@@ -23,11 +23,10 @@ use mm::lease::Leases;
 use mm::mem::OutOfMemory;
 use mm::sync::{Mutex, SpinLock, class};
 
-use crate::change::Edit;
 use crate::cut::PAGES_END;
 use crate::dir::{Dir, DirIndex};
 use crate::extents::{ExtentMap, Spot};
-use crate::layout::{BLOCK_SIZE, Extent, Ino, InodeImage, Kind};
+use crate::layout::{BLOCK_SIZE, Core, Extent, Ino, InodeImage, Kind};
 use crate::media_inode::Loaded;
 use crate::shared::Shared;
 
@@ -286,20 +285,20 @@ impl<P: Pmem> Vnode<P> {
         attr.index.as_deref_mut().map(|index| f(&dir, index))
     }
 
-    /// As [`Vnode::with_index`], and begins a change of the directory's attributes in the same moment.
-    pub(crate) fn with_edit<R>(
+    /// As [`Vnode::with_index`], with the attributes of the same moment.
+    pub(crate) fn with_dir<R>(
         &self,
-        f: impl FnOnce(Edit, &Dir<'_, P>, &mut DirIndex) -> R,
+        f: impl FnOnce(&Core, &Dir<'_, P>, &mut DirIndex) -> R,
     ) -> Option<R> {
         let mut attr = self.attr.lock();
         let attr = &mut *attr;
-        let edit = attr.edit();
         let dir = Dir {
             ground: self.shared.ground(),
             ino: self.ino,
             map: &attr.map,
         };
-        attr.index.as_deref_mut().map(|index| f(edit, &dir, index))
+        let index = attr.index.as_deref_mut();
+        index.map(|index| f(&attr.image.core, &dir, index))
     }
 
     fn block(&self, extent: Extent) -> Result<DaxBlock, FaultError> {

@@ -6,7 +6,7 @@ use dax::pmem::Pmem;
 
 use crate::attr::NewInode;
 use crate::change::{Edit, HeldDir};
-use crate::commit::{Building, MetaAddr, RecordFull, RecordKind, Tx};
+use crate::commit::{Building, MetaAddr, RecordKind, Tx};
 use crate::error::CreateError;
 use crate::fs::Fs;
 use crate::inode::Inode;
@@ -33,8 +33,8 @@ struct Birth {
     at: MetaAddr,
     head: [u64; 8],
     words: usize,
-    /// The directory.
-    dir: Edit,
+    /// When.
+    now: u64,
 }
 
 impl Birth {
@@ -43,10 +43,16 @@ impl Birth {
         tx: &mut Tx<'_, Building>,
         dir: &HeldDir<'_>,
         body: usize,
-    ) -> Result<(), RecordFull> {
+    ) -> Result<Edit, CreateError> {
         tx.put_new_inode(self.ino, &self.image, body)?;
         tx.store(self.at, &self.head[..self.words])?;
-        dir.put(tx, &self.dir)
+        let mut edit = dir.edit(self.now);
+        if self.kind == Kind::Dir {
+            let links = edit.new.nlink.checked_add(1);
+            edit.new.nlink = links.ok_or(CreateError::TooManyLinks)?;
+        }
+        dir.put(tx, &edit)?;
+        Ok(edit)
     }
 
     /// Words that the record has left for the text of a link: inode, entry and directory each come with one that says where.
@@ -86,30 +92,20 @@ impl<P: Pmem> Fs<P> {
         place: &Place<'_, P>,
         new: &NewInode,
     ) -> Result<Birth, CreateError> {
-        let Site {
-            slot,
-            at,
-            parent: mut edit,
-        } = self.site(state, place)?;
+        let Site { slot, at, grouped } = self.site(state, place)?;
         let Place { dir, name } = place;
         let ino = self.vacant_inode(state)?;
         let now = self.shared.now();
         let generation = self.generation(ino)?.wrapping_add(1);
-        let core = &mut edit.new;
-        (core.mtime, core.ctime) = (now, now);
-        if new.kind == Kind::Dir {
-            let links = core.nlink.checked_add(1);
-            core.nlink = links.ok_or(CreateError::TooManyLinks)?;
-        }
         Ok(Birth {
             ino,
             kind: new.kind,
-            image: new.image(&edit.old, dir.ino(), generation, now),
+            image: new.image(grouped, dir.ino(), generation, now),
             slot,
             at,
             head: self.head(dir, *name, ino, new.kind),
             words: head_len(*name),
-            dir: edit,
+            now,
         })
     }
 
@@ -128,18 +124,21 @@ impl<P: Pmem> Fs<P> {
         let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
         let mut tx = state.ring.begin(RecordKind::Create);
         let held = dir.hold();
-        if let Err(full) = birth.store(&mut tx, &held, text.words) {
-            drop((held, tx));
-            if let Some(block) = text.block {
-                state.space.give(Free::unpublished(block.abandon()));
+        let parent = match birth.store(&mut tx, &held, text.words) {
+            Ok(parent) => parent,
+            Err(error) => {
+                drop((held, tx));
+                if let Some(block) = text.block {
+                    state.space.give(Free::unpublished(block.abandon()));
+                }
+                return Err(error);
             }
-            return Err(full.into());
-        }
+        };
         if let Some(block) = text.block {
             tx.publish(block);
         }
         let _ = tx.commit(&self.shared.media);
-        held.adopt_entry(&birth.dir, |index| {
+        held.adopt_entry(&parent, |index| {
             index.insert(birth.slot, *name, (birth.ino, birth.kind));
         });
         state.inodes.set(birth.ino);

@@ -148,11 +148,7 @@ impl<P: Pmem> Fs<P> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
-        let Site {
-            slot,
-            at,
-            mut parent,
-        } = self.site(state, place)?;
+        let Site { slot, at, .. } = self.site(state, place)?;
         let now = self.shared.now();
         let mut child = inode.edit();
         child.new.nlink = match child.old.nlink {
@@ -160,12 +156,12 @@ impl<P: Pmem> Fs<P> {
             n => n.checked_add(1).ok_or(CreateError::TooManyLinks)?,
         };
         child.new.ctime = now;
-        (parent.new.mtime, parent.new.ctime) = (now, now);
         let words = self.head(dir, *name, inode.ino(), inode.kind());
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(*name)])?;
         inode.put(&mut tx, &child)?;
         let held = dir.hold();
+        let parent = held.edit(now);
         held.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         held.adopt_entry(&parent, |index| {
@@ -211,25 +207,22 @@ impl<P: Pmem> Fs<P> {
         let Place { dir, name } = place;
         let mut state = self.lock();
         let state = &mut *state;
-        let Entry {
-            found,
-            at,
-            mut parent,
-        } = self.entry(state, place)?.ok_or(LookupError::NotFound)?;
+        let entry = self.entry(state, place)?;
+        let Entry { found, at } = entry.ok_or(LookupError::NotFound)?;
         self.shared.expect(found.ino);
         let child = self.get(state, found.ino)?;
         self.removable(state, &child, kind)?;
         let now = self.shared.now();
         let gone = self.drop_link(&child, now);
-        (parent.new.mtime, parent.new.ctime) = (now, now);
-        if child.kind() == Kind::Dir {
-            parent.new.nlink = parent.new.nlink.saturating_sub(1);
-        }
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Unlink);
         tx.store(at, &[0])?;
         child.put(&mut tx, &gone)?;
         let held = dir.hold();
+        let mut parent = held.edit(now);
+        if child.kind() == Kind::Dir {
+            parent.new.nlink = parent.new.nlink.saturating_sub(1);
+        }
         held.put(&mut tx, &parent)?;
         let unlinked = tx.commit(&self.shared.media).unlinked(child.ino());
         held.adopt_entry(&parent, |index| index.remove(found.slot, *name));

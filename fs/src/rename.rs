@@ -35,8 +35,9 @@ struct Target<P: Pmem> {
 struct Edits {
     moved: Edit,
     replaced: Option<Edit>,
-    from: Edit,
-    /// Unless both names are in the same directory.
+    /// Links that the old directory loses.
+    leaves: u32,
+    /// Of the new directory, unless both names are in the same directory.
     to: Option<Edit>,
 }
 
@@ -200,22 +201,16 @@ impl<P: Pmem> Fs<P> {
         target: Option<Target<P>>,
     ) -> Result<Option<Loser<P>>, RenameError> {
         let (old, moved) = (&moved.entry, &moved.inode);
-        let (site, len) = match &target {
-            Some(Target { entry, .. }) => (entry.site(), COMMIT_WORDS),
+        let (slot, at, len) = match &target {
+            Some(Target { entry, .. }) => (entry.found.slot, entry.at, COMMIT_WORDS),
             None => {
                 // Whether it is there was looked at.
                 let site = self.reserve_slots::<RenameError>(state, to, |_, _, _| Ok(()))?;
-                (site, head_len(to.name))
+                (site.slot, site.at, head_len(to.name))
             }
         };
-        let (slot, at) = (site.slot, site.at);
-        // The directory of both names may have grown for the new one.
-        let parents = if from.dir.ino() == to.dir.ino() {
-            (site.parent, None)
-        } else {
-            (old.parent.clone(), Some(site.parent))
-        };
-        let edits = self.edits(parents, to, moved, target.as_ref())?;
+        let now = self.shared.now();
+        let edits = self.edits(now, (from, to), moved, target.as_ref())?;
         let words = self.head(to.dir, to.name, moved.ino(), moved.kind());
         state.reserve_orphan()?;
         let mut tx = state.ring.begin(RecordKind::Rename);
@@ -223,7 +218,9 @@ impl<P: Pmem> Fs<P> {
         tx.store(old.at, &[0])?;
         edits.store(&mut tx, (to.dir, moved), target.as_ref())?;
         let held = from.dir.hold();
-        held.put(&mut tx, &edits.from)?;
+        let mut parent = held.edit(now);
+        parent.new.nlink = parent.new.nlink.saturating_sub(edits.leaves);
+        held.put(&mut tx, &parent)?;
         let tx = tx.commit(&self.shared.media);
         let loser = target.zip(edits.replaced).map(|(target, edit)| {
             let unlinked = tx.unlinked(target.inode.ino());
@@ -234,12 +231,12 @@ impl<P: Pmem> Fs<P> {
             index.insert(slot, to.name, (moved.ino(), moved.kind()));
         };
         match &edits.to {
-            None => held.adopt_entry(&edits.from, |index| {
+            None => held.adopt_entry(&parent, |index| {
                 leave(index);
                 enter(index);
             }),
             Some(edit) => {
-                held.adopt_entry(&edits.from, leave);
+                held.adopt_entry(&parent, leave);
                 to.dir.adopt_entry(edit, enter);
             }
         }
@@ -320,27 +317,21 @@ impl<P: Pmem> Fs<P> {
 
     fn edits(
         &self,
-        (from, to): (Edit, Option<Edit>),
-        place: &Place<'_, P>,
+        now: u64,
+        (from, to): (&Place<'_, P>, &Place<'_, P>),
         moved: &Inode<P>,
         target: Option<&Target<P>>,
     ) -> Result<Edits, RenameError> {
-        let now = self.shared.now();
+        let apart = from.dir.ino() != to.dir.ino();
         let mut edits = Edits {
             moved: moved.edit(),
             replaced: target.map(|target| self.drop_link(&target.inode, now)),
-            from,
-            to,
+            leaves: 0,
+            to: apart.then(|| to.dir.hold().edit(now)),
         };
         edits.moved.new.ctime = now;
-        for edit in [Some(&mut edits.from), edits.to.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            (edit.new.mtime, edit.new.ctime) = (now, now);
-        }
         if moved.kind() == Kind::Dir {
-            edits.moved.new.parent = place.dir.ino();
+            edits.moved.new.parent = to.dir.ino();
             edits.count_subdirectories(target.is_some())?;
         }
         Ok(edits)
@@ -364,10 +355,7 @@ impl Edits {
 
     /// A directory moves: its old parent has one link less, the new one more, unless it replaces one there.
     fn count_subdirectories(&mut self, replaces: bool) -> Result<(), RenameError> {
-        let from = &mut self.from.new.nlink;
-        if self.to.is_some() || replaces {
-            *from = from.saturating_sub(1);
-        }
+        self.leaves = u32::from(self.to.is_some() || replaces);
         if let Some(to) = self.to.as_mut().filter(|_| !replaces) {
             let links = to.new.nlink.checked_add(1);
             to.new.nlink = links.ok_or(RenameError::TooManyLinks)?;

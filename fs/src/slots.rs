@@ -4,7 +4,6 @@
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
 
-use crate::change::Edit;
 use crate::commit::{FreshSet, MetaAddr, RecordFull, RecordKind, Ring, Run};
 use crate::dir::{Dir, DirIndex, Found, Name};
 use crate::error::{ChangeError, CreateError, LookupError};
@@ -24,29 +23,20 @@ const GROWTH_MAX: u64 = 512;
 /// Tails of a name that fit into one record.
 const TAILS_A_RECORD: usize = 3;
 
-/// Room for a new name: the first of its slots, and where that is; and the beginning of a change of the directory.
+/// Room for a new name: the first of its slots, and where that is.
+#[derive(Clone, Copy)]
 pub(crate) struct Site {
     pub slot: u32,
     pub at: MetaAddr,
-    pub parent: Edit,
+    /// Mode and group of the directory, for what is made there.
+    pub grouped: (u16, u32),
 }
 
-/// An entry: what it names, where it is; and the beginning of a change of the directory.
+/// An entry: what it names, and where it is.
+#[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub found: Found,
     pub at: MetaAddr,
-    pub parent: Edit,
-}
-
-impl Entry {
-    /// Its place, for what is to stand there instead.
-    pub fn site(&self) -> Site {
-        Site {
-            slot: self.found.slot,
-            at: self.at,
-            parent: self.parent.clone(),
-        }
-    }
 }
 
 impl<P: Pmem> Fs<P> {
@@ -74,18 +64,18 @@ impl<P: Pmem> Fs<P> {
             .unwrap_or(Err(missing))
     }
 
-    /// The entry at `place`, and the beginning of a change of its directory. Under the commit lock.
+    /// The entry at `place`. Under the commit lock.
     pub(crate) fn entry(
         &self,
         state: &State,
         Place { dir, name }: &Place<'_, P>,
     ) -> Result<Option<Entry>, LookupError> {
         let look = || {
-            dir.with_edit(|parent, on_media, index| {
+            dir.with_index(|on_media, index| {
                 let found = index.find(on_media, *name)?;
                 let entry = found.map(|found| {
                     let at = on_media.addr(found.slot, 0)?;
-                    Ok(Entry { found, at, parent })
+                    Ok(Entry { found, at })
                 });
                 entry.transpose()
             })
@@ -99,8 +89,8 @@ impl<P: Pmem> Fs<P> {
         state: &mut State,
         place: &Place<'_, P>,
     ) -> Result<Site, CreateError> {
-        self.reserve_slots(state, place, |parent, on_media, index| {
-            if parent.old.nlink == 0 {
+        self.reserve_slots(state, place, |core, on_media, index| {
+            if core.nlink == 0 {
                 return Err(LookupError::NotFound.into());
             }
             match index.find(on_media, place.name)? {
@@ -116,7 +106,7 @@ impl<P: Pmem> Fs<P> {
         &self,
         state: &mut State,
         place: &Place<'_, P>,
-        check: impl Fn(&Edit, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
+        check: impl Fn(&Core, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
     ) -> Result<Site, E> {
         let Place { dir, name } = *place;
         let site = match self.vacancy(state, place, &check)? {
@@ -140,16 +130,17 @@ impl<P: Pmem> Fs<P> {
         &self,
         state: &State,
         Place { dir, name }: &Place<'_, P>,
-        check: impl Fn(&Edit, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
+        check: impl Fn(&Core, &Dir<'_, P>, &DirIndex) -> Result<(), E>,
     ) -> Result<Option<Site>, E> {
         let look = || {
-            dir.with_edit(|parent, on_media, index| {
-                check(&parent, on_media, index)?;
+            dir.with_dir(|core, on_media, index| {
+                check(core, on_media, index)?;
                 index.reserve_name(*name).map_err(ChangeError::from)?;
                 let slot = index.vacancy(name.slots());
                 let site = slot.map(|slot| {
                     let at = on_media.addr(slot, 0).map_err(LookupError::from)?;
-                    Ok(Site { slot, at, parent })
+                    let grouped = (core.mode, core.gid);
+                    Ok(Site { slot, at, grouped })
                 });
                 site.transpose()
             })

@@ -215,16 +215,11 @@ impl<P: Pmem> Fs<P> {
         let name = place.name;
         let mut state = self.lock();
         let state = &mut *state;
-        let Site {
-            slot,
-            at,
-            mut parent,
-        } = self.site(state, &place)?;
+        let Site { slot, at, .. } = self.site(state, &place)?;
+        let now = self.shared.now();
         let mut child = inode.edit();
         if inode.kind() == Kind::Dir {
             child.new.parent = dir.ino();
-            let links = parent.new.nlink.checked_add(1);
-            parent.new.nlink = links.ok_or(CreateError::TooManyLinks)?;
         } else {
             child.new.nlink = 1;
         }
@@ -232,12 +227,18 @@ impl<P: Pmem> Fs<P> {
         let mut tx = state.ring.begin(RecordKind::Link);
         tx.store(at, &words[..head_len(name)])?;
         inode.put(&mut tx, &child)?;
-        dir.put(&mut tx, &parent)?;
+        let held = dir.hold();
+        let mut parent = held.edit(now);
+        if inode.kind() == Kind::Dir {
+            let links = parent.new.nlink.checked_add(1);
+            parent.new.nlink = links.ok_or(CreateError::TooManyLinks)?;
+        }
+        held.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
-        inode.adopt(&child);
-        dir.adopt_entry(&parent, |index| {
+        held.adopt_entry(&parent, |index| {
             index.insert(slot, name, (ino, inode.kind()));
         });
+        inode.adopt(&child);
         Ok(())
     }
 
