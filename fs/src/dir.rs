@@ -183,9 +183,9 @@ impl<P: Pmem> Dir<'_, P> {
         Ok(MetaAddr::dentry(block, u64::from(slot % SLOTS), word))
     }
 
-    fn words(&self, slot: u32) -> Result<([u64; 8], u64), Corrupt> {
-        let offset = self.addr(slot, 0)?.offset();
-        let dir = self.ino;
+    fn words(&self, slot: u32) -> Result<([u64; 8], MetaAddr), Corrupt> {
+        let at = self.addr(slot, 0)?;
+        let (dir, offset) = (self.ino, at.offset());
         let words = self.ground.media.words(offset);
         let words = words.map_err(|source| Corrupt::DentryMedia {
             dir,
@@ -193,12 +193,13 @@ impl<P: Pmem> Dir<'_, P> {
             offset,
             source,
         })?;
-        Ok((words, offset))
+        Ok((words, at))
     }
 
     /// Reads the entry whose head is in `slot`, whole, without checking sums; `None`: the slot is free.
     fn raw(&self, slot: u32) -> Result<Option<(Dentry, u32, NameBuf, u64)>, Corrupt> {
-        let (words, offset) = self.words(slot)?;
+        let (words, at) = self.words(slot)?;
+        let offset = at.offset();
         if words[0] == 0 {
             return Ok(None);
         }
@@ -267,18 +268,20 @@ impl<P: Pmem> Dir<'_, P> {
         Ok(Some((dentry, name)))
     }
 
-    /// Whether the entry in `slot` has this name.
-    fn is_named(&self, slot: u32, name: Name<'_>) -> Result<bool, Corrupt> {
-        let (words, _) = self.words(slot)?;
+    /// Where the entry in `slot` is, if it has this name.
+    fn named(&self, slot: u32, name: Name<'_>) -> Result<Option<MetaAddr>, Corrupt> {
+        let (words, at) = self.words(slot)?;
         // Most names stand in their head whole. What is longer, or no entry, is for the long way.
         if let Some((dentry, _)) = Dentry::decode(&words).filter(|_| words[0] != 0)
             && usize::from(dentry.len) <= HEAD_NAME
         {
             let head = Dentry::head_name(&words);
-            return Ok(head[..usize::from(dentry.len)] == *name.bytes());
+            let same = head[..usize::from(dentry.len)] == *name.bytes();
+            return Ok(same.then_some(at));
         }
         let entry = self.raw(slot)?;
-        Ok(entry.is_some_and(|(_, _, found, _)| found.as_bytes() == name.bytes()))
+        let same = entry.is_some_and(|(_, _, found, _)| found.as_bytes() == name.bytes());
+        Ok(same.then_some(at))
     }
 
     /// Reads all of it. `blocks` is its size in blocks.
@@ -350,15 +353,15 @@ impl DirIndex {
         self.used.resize(blocks.max(self.used.len()), 0);
     }
 
-    /// Finds a name.
+    /// Finds a name, and where its entry is.
     pub fn find<P: Pmem>(
         &self,
         dir: &Dir<'_, P>,
         name: Name<'_>,
-    ) -> Result<Option<Found>, Corrupt> {
+    ) -> Result<Option<(Found, MetaAddr)>, Corrupt> {
         for found in self.names.with_hash(name.hash()) {
-            if dir.is_named(found.slot, name)? {
-                return Ok(Some(found));
+            if let Some(at) = dir.named(found.slot, name)? {
+                return Ok(Some((found, at)));
             }
         }
         Ok(None)
@@ -377,13 +380,17 @@ impl DirIndex {
         (runs != 0).then(|| block as u32 * SLOTS + runs.trailing_zeros())
     }
 
-    /// Notes what a block has room for, after a change.
-    fn survey(&mut self, block: usize) {
-        let free = !self.used[block];
-        let mut runs = free;
+    /// Changes which slots of a block are in use, and notes what it has room for then.
+    fn set_used(&mut self, block: usize, used: u64) {
+        let old = !core::mem::replace(&mut self.used[block], used);
+        let new = !used;
+        let (mut before, mut after) = (old, new);
         for room in &mut self.room {
-            room.put(block, runs != 0);
-            runs = free & runs >> 1;
+            // Few changes make the first row of a length, or the last one go.
+            if (before == 0) != (after == 0) {
+                room.put(block, after != 0);
+            }
+            (before, after) = (old & before >> 1, new & after >> 1);
         }
     }
 
@@ -399,16 +406,15 @@ impl DirIndex {
 
     fn note(&mut self, slot: u32, (hash, len): (u32, usize), (ino, kind): (Ino, Kind)) {
         let block = (slot / SLOTS) as usize;
-        self.used[block] |= Self::mask(slot, len);
-        self.survey(block);
+        self.set_used(block, self.used[block] | Self::mask(slot, len));
         self.names.insert(hash, Found { slot, ino, kind });
     }
 
     /// Forgets an entry.
     pub fn remove(&mut self, slot: u32, name: Name<'_>) {
         let block = (slot / SLOTS) as usize;
-        self.used[block] &= !Self::mask(slot, name.bytes().len());
-        self.survey(block);
+        let left = self.used[block] & !Self::mask(slot, name.bytes().len());
+        self.set_used(block, left);
         self.names.remove(name.hash(), slot);
     }
 

@@ -70,7 +70,8 @@ impl<P: Pmem> Fs<P> {
             }
             found => found,
         };
-        Ok(found.transpose()?.flatten())
+        let found = found.transpose()?.flatten();
+        Ok(found.map(|(found, _)| found))
     }
 
     /// The first entry of `dir` at or after `cookie` (0: the first of all); `None` at the end. `.` and `..` are not given.

@@ -73,11 +73,7 @@ impl<P: Pmem> Fs<P> {
         let look = || {
             dir.with_index(|on_media, index| {
                 let found = index.find(on_media, *name)?;
-                let entry = found.map(|found| {
-                    let at = on_media.addr(found.slot, 0)?;
-                    Ok(Entry { found, at })
-                });
-                entry.transpose()
+                Ok(found.map(|(found, at)| Entry { found, at }))
             })
         };
         self.with_loaded(state, dir, look)
