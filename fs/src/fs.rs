@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use dax::pmem::Pmem;
-use mm::mem::{OutOfMemory, check_headroom, try_box};
+use mm::mem::{ArcSlot, OutOfMemory, check_headroom, try_box};
 use mm::pgmap::Pgmap;
 use mm::sync::atomic::{AtomicUsize, Ordering};
 use mm::sync::{Mutex, MutexGuard, class};
@@ -266,12 +266,13 @@ impl<P: Pmem> Fs<P> {
         if !state.inodes.is_set(ino) {
             return Err(LookupError::NotFound);
         }
+        let memory = ArcSlot::new();
         let loaded = self.shared.ground().load(ino)?;
         if loaded.inode.core.nlink == 0 {
             // An orphan that has just ended: a second one in memory would have its blocks.
             return Err(LookupError::NotFound);
         }
-        let inode = Arc::new(Inode::new(self.shared.clone(), ino, loaded));
+        let inode = Inode::new(memory, self.shared.clone(), ino, loaded);
         let room = self.table.room(ino)?;
         state.promise(inode.runs())?;
         room.fill(inode.clone());

@@ -20,7 +20,7 @@ use dax::pmem::Pmem;
 use mm::addr::Pfn;
 use mm::aspace::{Access, Attachment, FaultAt, FaultError, FaultSink, SpaceId, VaRange, VmObject};
 use mm::lease::Leases;
-use mm::mem::OutOfMemory;
+use mm::mem::{ArcSlot, OutOfMemory};
 use mm::sync::{Mutex, SpinLock, class};
 
 use crate::cut::PAGES_END;
@@ -116,11 +116,16 @@ pub struct Vnode<P: Pmem> {
 }
 
 impl<P: Pmem> Inode<P> {
-    pub(crate) fn new(shared: Arc<Shared<P>>, ino: Ino, loaded: Loaded) -> Self {
-        Self {
-            vnode: Arc::new(Vnode::new(shared, ino, loaded)),
+    pub(crate) fn new(
+        memory: ArcSlot<Vnode<P>>,
+        shared: Arc<Shared<P>>,
+        ino: Ino,
+        loaded: Loaded,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            vnode: memory.fill(Vnode::new(shared, ino, loaded)),
             quiet: false,
-        }
+        })
     }
 
     /// What it uses.

@@ -3,13 +3,14 @@
 use alloc::sync::Arc;
 
 use dax::pmem::Pmem;
+use mm::mem::ArcSlot;
 
 use crate::attr::NewInode;
 use crate::change::{Edit, HeldDir};
 use crate::commit::{Building, MetaAddr, RecordKind, Tx};
 use crate::error::CreateError;
 use crate::fs::Fs;
-use crate::inode::Inode;
+use crate::inode::{Inode, Vnode};
 use crate::layout::{CORE_WORDS, Ino, InodeImage, Kind};
 use crate::media_inode::{Corrupt, Loaded};
 use crate::names::Place;
@@ -74,6 +75,8 @@ impl<P: Pmem> Fs<P> {
         }
         let mut state = self.lock();
         let state = &mut *state;
+        // First, so that its lines come while the rest is looked up.
+        let memory = ArcSlot::new();
         let mut birth = self.conceive(state, place, new)?;
         let room = self.table.room(birth.ino)?;
         let text = match target {
@@ -83,7 +86,7 @@ impl<P: Pmem> Fs<P> {
             }
             None => Stored::default(),
         };
-        self.bear(state, place, &birth, (text, room))
+        self.bear(state, place, &birth, text, (memory, room))
     }
 
     fn conceive(
@@ -114,14 +117,15 @@ impl<P: Pmem> Fs<P> {
         state: &mut State,
         Place { dir, name }: &Place<'_, P>,
         birth: &Birth,
-        (text, room): (Stored, Room<'_, P>),
+        text: Stored,
+        (memory, room): (ArcSlot<Vnode<P>>, Room<'_, P>),
     ) -> Result<Arc<Inode<P>>, CreateError> {
         // Nothing may fail after the commit: the new inode is made from what is about to be stored.
         let loaded = Loaded {
             inode: birth.image,
             map: text.map,
         };
-        let inode = Arc::new(Inode::new(self.shared.clone(), birth.ino, loaded));
+        let inode = Inode::new(memory, self.shared.clone(), birth.ino, loaded);
         let mut tx = state.ring.begin(RecordKind::Create);
         let held = dir.hold();
         let parent = match birth.store(&mut tx, &held, text.words) {

@@ -6,11 +6,13 @@
 
 #![expect(
     unsafe_code,
-    reason = "Box::try_new is not stable: the box is made from a checked raw allocation"
+    reason = "Box::try_new is not stable: the box is made from a checked raw allocation; a shared value is made in memory taken before"
 )]
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::alloc::Layout;
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use thiserror::Error;
 
@@ -35,6 +37,49 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, OutOfMemory> {
     unsafe {
         place.write(value);
         Ok(Box::from_raw(place.as_ptr()))
+    }
+}
+
+/// The memory of a value that will be made and shared soon. Between [`ArcSlot::new`] and [`ArcSlot::fill`] its cache lines come, so that the
+/// stores of the value do not wait for them: new memory is in no cache, and the next atomic operation waits for every store before it.
+pub struct ArcSlot<T>(Arc<MaybeUninit<T>>);
+
+impl<T> ArcSlot<T> {
+    /// Takes the memory, as `Arc::new` does: behind [`check_headroom`].
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it takes memory, which a default value should not"
+    )]
+    pub fn new() -> Self {
+        let slot = Arc::new_uninit();
+        fetch_lines(&raw const *slot);
+        Self(slot)
+    }
+
+    /// Puts the value there.
+    pub fn fill(mut self, value: T) -> Arc<T> {
+        let Some(place) = Arc::get_mut(&mut self.0) else {
+            // Never: nobody else ever had it.
+            return Arc::new(value);
+        };
+        place.write(value);
+        // SAFETY: the value was just written.
+        unsafe { self.0.assume_init() }
+    }
+}
+
+/// Has the cache lines of `place` fetched to be stored to: a hint.
+fn fetch_lines<T>(place: *const T) {
+    if cfg!(any(miri, not(target_arch = "x86_64"))) {
+        return;
+    }
+    for line in (0..size_of::<T>()).step_by(64) {
+        let line = place.wrapping_byte_add(line);
+        // SAFETY: a hint that never faults, whatever the address; in 64-bit mode every CPU takes it, at worst as a no-op.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly));
+        }
     }
 }
 

@@ -63,7 +63,15 @@ impl BadRanges {
 
     /// Forgets the whole lines within `len` bytes at `off`, which were stored anew. A range that would have to be cut in two while the list
     /// is full stays as it is.
+    #[inline]
     pub(super) fn heal(&self, off: u64, len: u64) {
+        // Relaxed: as in `check`.
+        if self.count.load(Ordering::Relaxed) != 0 {
+            self.heal_lines(off, len);
+        }
+    }
+
+    fn heal_lines(&self, off: u64, len: u64) {
         let lines = off.next_multiple_of(LINE)..(off + len) / LINE * LINE;
         if !lines.is_empty() {
             // Refused: the bytes stay bad, which is true of nobody but safe.
