@@ -144,7 +144,9 @@ impl Tx<'_, Building> {
     /// Stores from the first to the last word that differs. The old checksum need not be known: it is another one.
     fn put_attributes(&mut self, ino: Ino, edit: &Edit, body: &Body) -> Result<(), RecordFull> {
         let before = edit.old.to_words(0);
-        let after = edit.new.to_words(edit.new.checksum(body, self.uuid(), ino));
+        let after = edit
+            .new
+            .to_words(edit.new.checksum_from(self.seed().at(ino.into()), body));
         let differs = |at: &usize| before[*at] != after[*at] || *at == SUM_WORD;
         let first = (0..CORE_WORDS).find(differs).unwrap_or(SUM_WORD);
         let last = (0..CORE_WORDS).rfind(differs).unwrap_or(SUM_WORD);
@@ -159,7 +161,10 @@ impl Tx<'_, Building> {
         new: &InodeImage,
         body: usize,
     ) -> Result<(), RecordFull> {
-        let words = new.core.to_words(new.checksum(self.uuid(), ino));
+        let words = new.core.to_words(
+            new.core
+                .checksum_from(self.seed().at(ino.into()), &new.body),
+        );
         let [core, after] = [0, CORE_WORDS].map(|at| MetaAddr::inode(self.geometry(), ino, at));
         self.store(core, &words)?;
         self.store(after, &new.body.as_flattened()[..body])

@@ -399,15 +399,20 @@ impl DirIndex {
         ((1u64 << n) - 1) << (slot % SLOTS)
     }
 
-    /// Notes a new entry, or a new inode behind an old one.
-    pub fn insert(&mut self, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
+    /// Notes a new entry, in slots that were free.
+    pub fn add(&mut self, slot: u32, name: Name<'_>, names: (Ino, Kind)) {
         self.note(slot, (name.hash(), name.bytes().len()), names);
+    }
+
+    /// Notes a new inode behind an old entry.
+    pub fn replace(&mut self, slot: u32, name: Name<'_>, (ino, kind): (Ino, Kind)) {
+        self.names.replace(name.hash(), Found { slot, ino, kind });
     }
 
     fn note(&mut self, slot: u32, (hash, len): (u32, usize), (ino, kind): (Ino, Kind)) {
         let block = (slot / SLOTS) as usize;
         self.set_used(block, self.used[block] | Self::mask(slot, len));
-        self.names.insert(hash, Found { slot, ino, kind });
+        self.names.add(hash, Found { slot, ino, kind });
     }
 
     /// Forgets an entry.

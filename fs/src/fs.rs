@@ -23,7 +23,7 @@ use crate::dir::Dir;
 use crate::error::{Busy, ChangeError, LookupError, MountError, UnmountError};
 use crate::gate::Gate;
 use crate::inode::{Inode, Vnode};
-use crate::layout::{BLOCK_SIZE, Geometry, Ino, Kind, SuperblockFault};
+use crate::layout::{BLOCK_SIZE, Geometry, Ino, Kind, Seed, SuperblockFault};
 use crate::media_inode::{Corrupt, Ground};
 use crate::names::Loser;
 use crate::removal::Progress;
@@ -160,6 +160,7 @@ impl<P: Pmem> Fs<P> {
             media,
             geometry: *state.ring.geometry(),
             uuid: *state.ring.uuid(),
+            seed: Seed::new(state.ring.uuid()),
             backing,
             clock: Once::new(),
             gate: Gate::new(),

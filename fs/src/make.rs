@@ -143,7 +143,7 @@ impl<P: Pmem> Fs<P> {
         }
         let _ = tx.commit(&self.shared.media);
         held.adopt_entry(&parent, |index| {
-            index.insert(birth.slot, *name, (birth.ino, birth.kind));
+            index.add(birth.slot, *name, (birth.ino, birth.kind));
         });
         state.inodes.set(birth.ino);
         room.fill(inode.clone());

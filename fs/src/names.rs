@@ -166,7 +166,7 @@ impl<P: Pmem> Fs<P> {
         held.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         held.adopt_entry(&parent, |index| {
-            index.insert(slot, *name, (inode.ino(), inode.kind()));
+            index.add(slot, *name, (inode.ino(), inode.kind()));
         });
         inode.adopt(&child);
         Ok(())

@@ -16,7 +16,7 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use crate::layout::{Geometry, Sum};
+use crate::layout::{Geometry, Seed};
 
 /// Words of a record.
 pub const RECORD_WORDS: usize = 32;
@@ -153,10 +153,7 @@ impl Record {
     }
 
     /// Its runs, but for those that `newer` stores to the same words, in the same place among its own: as records of the same kind do.
-    pub(crate) fn runs_not_in<'a>(
-        &'a self,
-        newer: &'a Self,
-    ) -> impl Iterator<Item = StoreRun<'a>> {
+    pub(crate) fn runs_not_in<'a>(&'a self, newer: &'a Self) -> impl Iterator<Item = StoreRun<'a>> {
         let mut new = newer.runs();
         self.runs().filter(move |(off, words)| {
             let anew = |(at, with): StoreRun<'_>| at == *off && with.len() == words.len();
@@ -166,7 +163,7 @@ impl Record {
 
     /// The 32 words as they go to the slot of `seq`. `floor` must lie within 65,535 below `seq`.
     #[must_use]
-    pub fn encode(&self, seq: u64, floor: u64, uuid: &[u8; 16]) -> [u64; RECORD_WORDS] {
+    pub fn encode(&self, seq: u64, floor: u64, seed: &Seed) -> [u64; RECORD_WORDS] {
         let mut image = [0; RECORD_WORDS];
         let mut rest = self.words.as_slice();
         for (index, line) in image.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -177,14 +174,14 @@ impl Record {
         }
         let count = self.words.len() as u64;
         image[0] = count << 32 | (self.kind as u64) << 40 | (seq - floor) << 48;
-        image[0] |= u64::from(checksum(&image, uuid));
+        image[0] |= u64::from(checksum(&image, seed));
         image
     }
 }
 
 /// The checksum of a record: it covers all words, its own half word as zero; bound to its place through the sequence number.
-fn checksum(image: &[u64; RECORD_WORDS], uuid: &[u8; 16]) -> u32 {
-    Sum::new(uuid, image[7])
+fn checksum(image: &[u64; RECORD_WORDS], seed: &Seed) -> u32 {
+    seed.at(image[7])
         .words(&[image[0] >> 32])
         .words(&image[1..])
         .finish()
@@ -263,7 +260,7 @@ pub fn decode(
     }
     let whole = TAGS.iter().all(|tag| image[*tag] == seq);
     let placed = seq % u64::from(g.ring_slots()) == slot;
-    if !whole || !placed || image[0] as u32 != checksum(image, uuid) {
+    if !whole || !placed || image[0] as u32 != checksum(image, &Seed::new(uuid)) {
         return Ok(Slot::Torn);
     }
     let floor = floor_of(image, seq)?;
@@ -314,6 +311,10 @@ mod tests {
 
     const UUID: [u8; 16] = *b"sixteen bytes id";
 
+    fn seed() -> Seed {
+        Seed::new(&UUID)
+    }
+
     fn geometry() -> Geometry {
         Geometry::new(256, 16, 32).expect("small")
     }
@@ -337,7 +338,7 @@ mod tests {
                 }
             }
             let floor = seq.saturating_sub(delta);
-            let image = record.encode(seq, floor, &UUID);
+            let image = record.encode(seq, floor, &seed());
             let Ok(Slot::Whole(found)) = decode(&image, seq % 16, &g, &UUID) else {
                 panic!("not found whole");
             };
@@ -356,7 +357,7 @@ mod tests {
             let make = |seq: u64, word: u64| {
                 let mut record = Record::new(RecordKind::Extents);
                 record.push(g.inode_off(1), &[word; 20]).expect("room");
-                record.encode(seq, seq - 1, &UUID)
+                record.encode(seq, seq - 1, &seed())
             };
             let (old, new) = (make(seq - 16, a), make(seq, b));
             let mut image = old;
@@ -377,7 +378,7 @@ mod tests {
             let g = geometry();
             let mut record = Record::new(RecordKind::Create);
             record.push(g.inode_off(1), &[1, 2, 3]).expect("room");
-            let mut image = record.encode(seq, seq - 1, &UUID);
+            let mut image = record.encode(seq, seq - 1, &seed());
             image[at] ^= flip;
             let slot = decode(&image, seq % 16, &g, &UUID);
             prop_assert!(!matches!(slot, Ok(Slot::Whole(_) | Slot::Empty)));
@@ -409,7 +410,7 @@ mod tests {
         for off in [0, g.ring_off(), 256 * 4096] {
             let mut record = Record::new(RecordKind::Create);
             record.push(off, &[1]).expect("room");
-            let image = record.encode(5, 4, &UUID);
+            let image = record.encode(5, 4, &seed());
             let fault = decode(&image, 5, &g, &UUID);
             assert_eq!(fault, Err(RecordFault::Target { off, words: 1 }));
         }

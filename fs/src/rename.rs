@@ -227,8 +227,10 @@ impl<P: Pmem> Fs<P> {
             (target.inode, edit, unlinked)
         });
         let leave = |index: &mut DirIndex| index.remove(old.found.slot, from.name);
-        let enter = |index: &mut DirIndex| {
-            index.insert(slot, to.name, (moved.ino(), moved.kind()));
+        let names = (moved.ino(), moved.kind());
+        let enter = |index: &mut DirIndex| match loser {
+            Some(_) => index.replace(slot, to.name, names),
+            None => index.add(slot, to.name, names),
         };
         match &edits.to {
             None => held.adopt_entry(&parent, |index| {
@@ -241,9 +243,8 @@ impl<P: Pmem> Fs<P> {
             }
         }
         moved.adopt(&edits.moved);
-        let loser = loser.map(|(inode, edit, unlinked)| {
-            self.take_name(state, inode, &edit, unlinked)
-        });
+        let loser =
+            loser.map(|(inode, edit, unlinked)| self.take_name(state, inode, &edit, unlinked));
         Ok(loser)
     }
 
@@ -275,7 +276,7 @@ impl<P: Pmem> Fs<P> {
         }
         for (place, entry, inode) in entries {
             let names = (inode.ino(), inode.kind());
-            let note = |index: &mut DirIndex| index.insert(entry.found.slot, place.name, names);
+            let note = |index: &mut DirIndex| index.replace(entry.found.slot, place.name, names);
             place.dir.with_index(|_, index| note(index));
         }
         Ok(())

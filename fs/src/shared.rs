@@ -16,7 +16,7 @@ use crate::commit::{Fresh, FreshSet, Media, Ring, Run, Unlinked};
 use crate::error::ChangeError;
 use crate::gate::Gate;
 use crate::inodes::InodeMap;
-use crate::layout::{Block, Geometry, Ino};
+use crate::layout::{Block, Geometry, Ino, Seed};
 use crate::media_inode::Ground;
 use crate::removal::Progress;
 use crate::space::{Allocator, Free, Goal, Need, PageUse, Quarantine, Released, Takes};
@@ -41,6 +41,8 @@ pub(crate) struct Shared<P> {
     pub media: Media<P>,
     pub geometry: Geometry,
     pub uuid: [u8; 16],
+    /// What the checksums of this file system begin with.
+    pub seed: Seed,
     pub backing: Backing,
     pub read_only: bool,
     /// Where times come from, once somebody set it.

@@ -51,7 +51,8 @@ impl<P: Pmem> Fs<P> {
             kind,
             len,
         };
-        dentry.head_words(dentry.checksum(&self.shared.uuid, dir.ino(), bytes), bytes)
+        let start = self.shared.seed.at(dir.ino().into());
+        dentry.head_words(dentry.checksum_from(start, bytes), bytes)
     }
 
     fn slot_addr(&self, dir: &Inode<P>, slot: u32) -> Result<MetaAddr, Corrupt> {

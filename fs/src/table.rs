@@ -143,11 +143,7 @@ impl<P: Pmem> Table<P> {
 
     /// Takes out the inode of `user`, which has a name, if nobody uses it but the table and the caller, and `bare` holds for it then. From
     /// there on the caller has it alone. Takes no memory.
-    pub fn remove_sole(
-        &self,
-        user: &Arc<Inode<P>>,
-        bare: impl FnOnce(&Vnode<P>) -> bool,
-    ) -> bool {
+    pub fn remove_sole(&self, user: &Arc<Inode<P>>, bare: impl FnOnce(&Vnode<P>) -> bool) -> bool {
         let removed = {
             let mut table = self.0.lock();
             let entry = table.entries.get(user.ino());

@@ -3,13 +3,15 @@
 use dax::pmem::{LINE, Pmem};
 
 use super::{Durable, Media, MetaAddr, Run};
-use crate::layout::Geometry;
+use crate::layout::{Geometry, Seed};
 use crate::record::{RECORD_WORDS, Record, RecordFull, RecordKind};
 
 /// The record ring of a mounted file system; whoever holds it mutably is the one writer of metadata.
 pub struct Ring {
     geometry: Geometry,
     uuid: [u8; 16],
+    /// What every checksum begins with.
+    seed: Seed,
     /// The next sequence number.
     next: u64,
     /// All records up to this one are durable in place.
@@ -43,10 +45,11 @@ pub struct Tx<'r, S> {
 
 impl Ring {
     /// A ring whose records up to `next - 1` are durable in place and will not be replayed beyond what they say themselves.
-    pub(super) const fn resume(geometry: Geometry, uuid: [u8; 16], next: u64) -> Self {
+    pub(super) fn resume(geometry: Geometry, uuid: [u8; 16], next: u64) -> Self {
         Self {
             geometry,
             uuid,
+            seed: Seed::new(&uuid),
             next,
             floor: next - 1,
             passed: 0,
@@ -57,7 +60,7 @@ impl Ring {
     }
 
     /// The ring of a file system that is being made.
-    pub(crate) const fn first(geometry: Geometry, uuid: [u8; 16]) -> Self {
+    pub(crate) fn first(geometry: Geometry, uuid: [u8; 16]) -> Self {
         Self::resume(geometry, uuid, 1)
     }
 
@@ -162,10 +165,9 @@ impl<S> Tx<'_, S> {
         &self.ring.geometry
     }
 
-    /// The identity that every checksum carries.
-    #[must_use]
-    pub const fn uuid(&self) -> &[u8; 16] {
-        &self.ring.uuid
+    /// What every checksum begins with.
+    pub(crate) const fn seed(&self) -> &Seed {
+        &self.ring.seed
     }
 }
 
@@ -197,7 +199,7 @@ impl<'r> Tx<'r, Building> {
     /// record stored in place and this one does not.
     pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
         let ring = &*self.ring;
-        let image = ring.record().encode(self.seq, ring.floor, &ring.uuid);
+        let image = ring.record().encode(self.seq, ring.floor, &ring.seed);
         let slot = ring.geometry.slot_off(self.seq);
         media.store_words(slot, &image);
         media.flush_words(slot, RECORD_WORDS);

@@ -96,16 +96,21 @@ impl Names {
         self.len += 1;
     }
 
-    /// Notes an entry, in place of what its slot had under that hash. Takes no memory if it was reserved.
-    pub fn insert(&mut self, hash: u32, found: Found) {
+    /// Notes an entry of a slot that had none. Takes no memory if it was reserved.
+    pub fn add(&mut self, hash: u32, found: Found) {
         if self.tables.is_empty() {
             self.tables.push(HashTable::new());
         }
+        self.put(Entry { hash, found });
+    }
+
+    /// Notes what an entry that is there names from now on.
+    pub fn replace(&mut self, hash: u32, found: Found) {
         let place = self.place(hash);
         let same = |entry: &Entry| entry.found.slot == found.slot && entry.hash == hash;
-        match self.tables[place].find_mut(spread(hash), same) {
-            Some(entry) => entry.found = found,
-            None => self.put(Entry { hash, found }),
+        let table = self.tables.get_mut(place);
+        if let Some(entry) = table.and_then(|table| table.find_mut(spread(hash), same)) {
+            entry.found = found;
         }
     }
 
@@ -149,9 +154,12 @@ mod tests {
             let (mut names, mut model) = (Names::default(), BTreeMap::new());
             let put = |names: &mut Names, model: &mut BTreeMap<_, _>, hash: u32, slot: u32, ino: u32| {
                 let found = Found { slot, ino, kind: Kind::File };
-                names.reserve(hash).expect("memory");
-                names.insert(hash, found);
-                model.insert((hash, slot), found);
+                if model.insert((hash, slot), found).is_some() {
+                    names.replace(hash, found);
+                } else {
+                    names.reserve(hash).expect("memory");
+                    names.add(hash, found);
+                }
             };
             for i in 0..grown {
                 put(&mut names, &mut model, i.wrapping_mul(0x1234_5671), 1000 + i, i);

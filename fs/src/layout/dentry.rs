@@ -48,7 +48,13 @@ impl Dentry {
     /// The checksum of the entry in the directory `dir`, over `name` whole.
     #[must_use]
     pub fn checksum(&self, uuid: &[u8; 16], dir: Ino, name: &[u8]) -> u32 {
-        Sum::new(uuid, u64::from(dir))
+        self.checksum_from(Sum::new(uuid, u64::from(dir)), name)
+    }
+
+    /// As [`Dentry::checksum`]; `start`: the sum as it begins in its directory.
+    #[must_use]
+    pub fn checksum_from(&self, start: Sum, name: &[u8]) -> u32 {
+        start
             .words(&[u64::from(self.ino), self.word2()])
             .bytes(name)
             .finish()

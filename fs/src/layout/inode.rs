@@ -219,8 +219,13 @@ impl Core {
     /// The checksum of the inode in place `ino` that has these attributes and this body.
     #[must_use]
     pub fn checksum(&self, body: &Body, uuid: &[u8; 16], ino: Ino) -> u32 {
+        self.checksum_from(Sum::new(uuid, u64::from(ino)), body)
+    }
+
+    /// As [`Core::checksum`]; `start`: the sum as it begins in its place.
+    #[must_use]
+    pub fn checksum_from(&self, start: Sum, body: &Body) -> u32 {
         let after = &body.as_flattened()[..InodeImage::body_words(self)];
-        let start = Sum::new(uuid, u64::from(ino));
         start.words(&self.to_words(0)).words(after).finish()
     }
 }

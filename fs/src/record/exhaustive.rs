@@ -6,6 +6,10 @@ use std::vec::Vec;
 use super::*;
 
 const UUID: [u8; 16] = *b"every single one";
+
+fn seed() -> Seed {
+    Seed::new(&UUID)
+}
 const SLOTS: u64 = 16;
 
 fn geometry() -> Geometry {
@@ -55,7 +59,7 @@ fn every_count_and_shape_comes_back() {
     );
     for record in shapes {
         for (seq, floor) in [(1, 0), (65_535, 0), (SEQ_MAX, SEQ_MAX - 65_535), (40, 39)] {
-            let Ok(Slot::Whole(found)) = read(&record.encode(seq, floor, &UUID), seq) else {
+            let Ok(Slot::Whole(found)) = read(&record.encode(seq, floor, &seed()), seq) else {
                 panic!("{record:?} is not found whole");
             };
             assert_eq!((found.seq, found.floor), (seq, floor));
@@ -79,7 +83,7 @@ fn arrived(old: &[u64; RECORD_WORDS], new: &[u64; RECORD_WORDS], image: &[u64; R
 #[test]
 fn every_prefix_word_pair_and_set_of_lines_is_old_new_or_torn() {
     for (old, new) in shapes(1).iter().zip(shapes(2).iter().rev()) {
-        let (old, new) = (old.encode(20, 19, &UUID), new.encode(36, 35, &UUID));
+        let (old, new) = (old.encode(20, 19, &seed()), new.encode(36, 35, &seed()));
         for lines in 0..16 {
             let line = |i: usize| {
                 if lines >> (i / 8) & 1 == 1 {
@@ -118,7 +122,7 @@ fn every_prefix_word_pair_and_set_of_lines_is_old_new_or_torn() {
 #[test]
 fn every_flipped_bit_of_every_word_is_noticed() {
     for record in shapes(3) {
-        let image = record.encode(36, 35, &UUID);
+        let image = record.encode(36, 35, &seed());
         for word in 0..RECORD_WORDS {
             let bits = (0..64).map(|bit| image[word] ^ 1 << bit);
             let others = [
@@ -147,7 +151,7 @@ fn sealed(kind: u8, delta: u16, count: u8, payload: &[u64], seq: u64) -> [u64; R
     places.zip(payload).for_each(|(at, word)| image[at] = *word);
     TAGS.into_iter().for_each(|tag| image[tag] = seq);
     image[0] = u64::from(count) << 32 | u64::from(kind) << 40 | u64::from(delta) << 48;
-    image[0] |= u64::from(checksum(&image, &UUID));
+    image[0] |= u64::from(checksum(&image, &seed()));
     image
 }
 
@@ -238,7 +242,7 @@ fn replay_of_any_suffix_over_any_later_state_ends_alike() {
     let one = |at: u64, words: &[u64]| {
         let mut record = Record::new(RecordKind::Attributes);
         record.push(g.inode_off(1) + 8 * at, words).expect("room");
-        let image = record.encode(9, 8, &UUID);
+        let image = record.encode(9, 8, &seed());
         let Ok(Slot::Whole(found)) = read(&image, 9) else {
             panic!("whole")
         };

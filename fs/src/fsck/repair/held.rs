@@ -16,8 +16,8 @@ use crate::fsck::Problem;
 use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Block, Extent, Ino, Kind, slots_for};
 use crate::media_inode::Corrupt;
-use crate::shared::{Backing, Shared};
 use crate::names::Place;
+use crate::shared::{Backing, Shared};
 use crate::slots::{Site, head_len};
 use crate::space::Goal;
 
@@ -236,7 +236,7 @@ impl<P: Pmem> Fs<P> {
         held.put(&mut tx, &parent)?;
         let _ = tx.commit(&self.shared.media);
         held.adopt_entry(&parent, |index| {
-            index.insert(slot, name, (ino, inode.kind()));
+            index.add(slot, name, (ino, inode.kind()));
         });
         inode.adopt(&child);
         Ok(())
