@@ -325,6 +325,29 @@ mod tests {
         prop::collection::vec(run, 0..8)
     }
 
+    #[test]
+    fn only_what_a_newer_record_stores_anew_is_left_out() {
+        let record = |runs: &[(u64, usize)]| {
+            let mut record = Record::new(RecordKind::Rename);
+            for (off, words) in runs {
+                record.push(*off, &[1; 8][..*words]).expect("room");
+            }
+            record
+        };
+        let old = record(&[(0, 2), (64, 3), (128, 1)]);
+        let left = |new: &[(u64, usize)]| -> Vec<u64> {
+            let new = record(new);
+            old.runs_not_in(&new).map(|(off, _)| off).collect()
+        };
+        assert_eq!(left(&[(0, 2), (64, 3), (128, 1)]), []);
+        assert_eq!(left(&[(0, 2)]), [64, 128]);
+        // Fewer words, others, another place in the record, nothing.
+        assert_eq!(left(&[(0, 1), (64, 2), (128, 1)]), [0, 64]);
+        assert_eq!(left(&[(8, 2), (64, 3), (256, 1)]), [0, 128]);
+        assert_eq!(left(&[(64, 3), (128, 1)]), [0, 64, 128]);
+        assert_eq!(left(&[]), [0, 64, 128]);
+    }
+
     proptest! {
         #[test]
         fn what_was_pushed_is_found(runs in runs(), seq in 2u64..SEQ_MAX, delta in 1u64..3) {

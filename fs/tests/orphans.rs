@@ -71,6 +71,57 @@ fn the_last_unpin_ends_a_file_without_memory() {
     );
 }
 
+/// What has nothing that anybody could hold ends in the operation that takes its last name.
+#[test]
+fn an_empty_file_that_nobody_uses_ends_with_its_name() {
+    let fs = mounted(4 * MIB);
+    let used = fs.statfs().inodes_used;
+    let ino = fs.create("/f", 0o644).expect("create").ino();
+    fs.unlink("/f").expect("unlink");
+    let s = fs.statfs();
+    assert_eq!((s.orphans, s.inodes_used), (0, used));
+    assert!(fs.worker().wait(&Wait::until(0)).is_err(), "nothing to do");
+    assert_eq!(fs.inode(ino).err(), Some(LookupError::NotFound));
+    assert_eq!(fs.create("/g", 0o644).map(|g| g.ino()), Ok(ino));
+    // The same for what a rename replaces.
+    fs.create("/h", 0o644).expect("create");
+    fs.rename("/h", "/g", true).expect("rename");
+    let s = fs.statfs();
+    assert_eq!((s.orphans, s.inodes_used), (0, used + 1));
+    assert!(fs.worker().wait(&Wait::until(0)).is_err(), "nothing to do");
+}
+
+#[test]
+fn an_empty_file_in_use_does_not_end_with_its_name() {
+    let fs = mounted(4 * MIB);
+    let used = fs.statfs().inodes_used;
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.unlink("/f").expect("unlink");
+    let s = fs.statfs();
+    assert_eq!((s.orphans, s.inodes_used), (1, used + 1));
+    let other = fs.create("/f", 0o644).expect("create");
+    assert_ne!(f.ino(), other.ino());
+    fs.write(&f, 0, b"still here").expect("write");
+    assert_eq!(other.stat().size, 0);
+    drop(f);
+    fs.worker().work();
+    let s = fs.statfs();
+    assert_eq!((s.orphans, s.inodes_used), (0, used + 1));
+}
+
+#[test]
+fn a_file_that_nobody_uses_gives_its_blocks_back() {
+    let fs = mounted(4 * MIB);
+    drop(fs.create("/other", 0o644).expect("create"));
+    let before = space(&fs).0;
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.write(&f, 0, &[1; 8192]).expect("write");
+    drop(f);
+    assert_eq!(space(&fs).0, before - 2);
+    fs.unlink("/f").expect("unlink");
+    assert_eq!((fs.statfs().orphans, space(&fs).0), (0, before));
+}
+
 #[test]
 fn a_directory_without_a_name_ends_without_memory_and_its_blocks_become_free() {
     let fs = mounted(4 * MIB);
@@ -195,6 +246,37 @@ fn a_crash_while_an_orphan_is_pinned_frees_it_at_the_next_mount() {
     assert_eq!(again.inode(ino).err(), Some(LookupError::NotFound));
     assert_eq!(space(&again).0, space(&fs).0 + 16);
     drop(pin);
+}
+
+/// An empty file ends in its unlink, or becomes an orphan, as those see it who look it up by number meanwhile: never both, never neither.
+#[test]
+fn look_ups_by_number_race_with_an_end_in_the_unlink() {
+    let fs = mounted(4 * MIB);
+    let used = fs.statfs().inodes_used;
+    let ino = fs.create("/f", 0o644).expect("create").ino();
+    fs.unlink("/f").expect("unlink");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if let Ok(found) = fs.inode(ino) {
+                        let generation = found.stat().generation;
+                        thread::yield_now();
+                        assert_eq!(found.stat().generation, generation);
+                    }
+                }
+            });
+        }
+        for _ in 0..3000 {
+            drop(fs.create("/f", 0o644).expect("create"));
+            fs.unlink("/f").expect("unlink");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    fs.worker().work();
+    let s = fs.statfs();
+    assert_eq!((s.orphans, s.inodes_used), (0, used));
 }
 
 /// Users that look the orphan up by number race with the end of its use: each has it whole, or it is over.
