@@ -34,14 +34,15 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub struct Content(());
 
-/// What the media says about an inode, in memory.
+/// What the media says about an inode, in memory. In this order: see [`Vnode`].
+#[repr(C)]
 pub(crate) struct Attr {
-    pub image: InodeImage,
-    pub map: ExtentMap,
-    /// Of a directory, once it has been looked into.
-    pub index: Option<Box<DirIndex>>,
     /// The content changed in place since the last record: its time, not yet on the media.
     pub lazy_mtime: Option<u64>,
+    /// Of a directory, once it has been looked into.
+    pub index: Option<Box<DirIndex>>,
+    pub image: InodeImage,
+    pub map: ExtentMap,
 }
 
 impl Attr {
@@ -106,12 +107,15 @@ pub struct Inode<P: Pmem> {
 }
 
 /// An inode in memory; [`Inode`] is the use of one.
+///
+/// In this order: what an operation on names asks for lies in the first three cache lines.
+#[repr(C)]
 pub struct Vnode<P: Pmem> {
-    pub(crate) shared: Arc<Shared<P>>,
     ino: Ino,
     kind: Kind,
-    pub(crate) content: Mutex<Content>,
     pub(crate) attr: SpinLock<Attr>,
+    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) content: Mutex<Content>,
     pub(crate) mapping: Mapping,
 }
 

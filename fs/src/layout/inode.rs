@@ -160,6 +160,7 @@ pub type Body = [[u64; 2]; INLINE_EXTENTS];
 
 /// An inode as read: attributes and the raw words of its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct InodeImage {
     /// The attributes.
     pub core: Core,
