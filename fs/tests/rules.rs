@@ -4,13 +4,14 @@
 
 use crate::rules_model::explore::{Bounds, Found, explore};
 use crate::rules_model::memory::Tearing;
-use crate::rules_model::protocol::{Rule, Setup};
+use crate::rules_model::protocol::{Rule, Setup, WriteBack};
 
 fn bounds(slots: u64, depth: usize) -> Bounds {
     let setup = Setup {
         slots,
         without: &[],
         two_cpus: true,
+        write_back: WriteBack::Checkpoint,
     };
     Bounds {
         setup,
@@ -19,6 +20,13 @@ fn bounds(slots: u64, depth: usize) -> Bounds {
         recovery: false,
         again: 0,
     }
+}
+
+/// The same where the next record writes back.
+fn by_the_next(slots: u64, depth: usize) -> Bounds {
+    let mut bounds = bounds(slots, depth);
+    bounds.setup.write_back = WriteBack::Next;
+    bounds
 }
 
 fn sound(name: &str, bounds: Bounds) -> Found {
@@ -37,6 +45,9 @@ fn sound(name: &str, bounds: Bounds) -> Found {
 fn needed(rules: &'static [Rule], bounds: impl Fn(u64) -> Bounds) {
     let found = (1..=4).find_map(|slots| {
         let mut bounds = bounds(slots);
+        if bounds.setup.write_back == WriteBack::Next && slots < 2 {
+            return None;
+        }
         bounds.setup.without = rules;
         let found = explore(bounds);
         println!("without {rules:?}, {slots} slots: {found:?}");
@@ -83,6 +94,29 @@ fn with_all_rules_a_second_crash_does_no_harm() {
     }
 }
 
+/// What the file system does: each record writes back what the one before stored in place, but for what it stores anew.
+#[test]
+fn with_all_rules_the_next_record_may_write_back() {
+    for slots in 2..=4 {
+        let found = sound("by the next", by_the_next(slots, 5));
+        assert!(found.sequences > 1000 && found.states > 10_000);
+    }
+    let recovery = true;
+    let cut_off = Bounds {
+        recovery,
+        ..by_the_next(3, 4)
+    };
+    assert!(sound("by the next, recoveries", cut_off).recoveries > 1000);
+    for (slots, again) in [(2, 2), (4, 1)] {
+        let bounds = Bounds {
+            again,
+            ..by_the_next(slots, 2)
+        };
+        let found = sound("by the next, second crashes", bounds);
+        assert!(found.reboots > 100 && found.second > 1000);
+    }
+}
+
 #[test]
 fn with_lines_in_order_numbers_make_torn_slots_harmless() {
     for slots in [1, 2] {
@@ -110,6 +144,16 @@ fn r2_a_record_counts_only_whole() {
 #[test]
 fn r3_a_slot_is_reused_only_when_its_targets_are_durable() {
     needed(&[Rule::R3], |slots| bounds(slots, 4));
+}
+
+#[test]
+fn r3_what_the_last_record_stored_is_written_back_by_the_next() {
+    needed(&[Rule::R3], |slots| by_the_next(slots, 4));
+}
+
+#[test]
+fn only_what_the_next_record_stores_anew_is_left_out() {
+    needed(&[Rule::Anew], |slots| by_the_next(slots, 4));
 }
 
 #[test]

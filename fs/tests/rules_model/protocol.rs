@@ -27,6 +27,17 @@ pub enum Rule {
     HandOver,
     /// Recovery overwrites the slot of a torn record, durably, before anything else is stored.
     Void,
+    /// A target is left out of the write-back only if the next record stores it anew.
+    Anew,
+}
+
+/// Who writes back what was stored in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteBack {
+    /// A checkpoint, when the ring is full: as late as can be.
+    Checkpoint,
+    /// The next record, together with itself, but for what it stores anew: as the file system does. Wants a ring of two.
+    Next,
 }
 
 /// The operations.
@@ -103,6 +114,7 @@ pub struct Setup {
     pub without: &'static [Rule],
     /// Operations alternate between two CPUs.
     pub two_cpus: bool,
+    pub write_back: WriteBack,
 }
 
 impl Setup {
@@ -287,9 +299,30 @@ impl Model {
         }
     }
 
+    /// Writes back what the last record stored in place and `writes` do not.
+    fn write_back_last(&mut self, writes: &[(usize, u64)]) {
+        if !self.setup.has(Rule::R3) {
+            return;
+        }
+        let last = self.out.pop().map_or(Vec::new(), |(_, last)| last);
+        let stored = |cell: usize| writes.iter().any(|(new, _)| *new == cell);
+        let any = last.iter().any(|(cell, _)| stored(*cell));
+        for (cell, _) in last {
+            let anew = if self.setup.has(Rule::Anew) {
+                stored(cell)
+            } else {
+                any
+            };
+            if !anew {
+                self.flush(cell);
+            }
+        }
+    }
+
     fn commit(&mut self, writes: &[(usize, u64)]) {
         let slots = self.setup.slots;
-        if self.out.len() as u64 >= slots && self.setup.has(Rule::R3) {
+        let checkpoints = self.setup.write_back == WriteBack::Checkpoint;
+        if checkpoints && self.out.len() as u64 >= slots && self.setup.has(Rule::R3) {
             self.checkpoint(false);
         }
         self.seq += 1;
@@ -305,6 +338,9 @@ impl Model {
             self.store(line + half, 0, changed);
             self.store(line + half, 1, tag);
             self.flush(line + half);
+        }
+        if !checkpoints {
+            self.write_back_last(writes);
         }
         if self.setup.has(Rule::R1) {
             self.fence();
