@@ -8,6 +8,7 @@
 //! | state | who leaves it, and how |
 //! |---|---|
 //! | named | `unlink`, `rename`, `rmdir` commit, and in the same hold of the commit lock note it as an orphan |
+//! | named, with no storage and no page, and nobody uses it | ends in the hold of the commit lock in which its last name goes: there is nothing that anybody could hold |
 //! | orphan in use | the last [`Inode`](crate::Inode) is dropped: a close, a munmap, the last unpin, in any context |
 //! | over | nobody can use it again ([`Table`]); the bell has rung. [`Worker::finish`] takes its pages' entries and hands its blocks to quarantine |
 //! | in quarantine | its blocks become free when nothing speaks against it (`space`) |

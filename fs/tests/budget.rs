@@ -330,6 +330,37 @@ fn no_operation_costs_more_than_its_budget() {
     assert!(over.is_empty(), "{over:#?}");
 }
 
+/// An inode that each of several operations changes is written back when the last of them has a successor of another kind.
+#[test]
+fn what_the_next_record_stores_anew_is_not_written_back() {
+    let (counted, fs) = tree();
+    let of = |op: &dyn Fn()| {
+        let cost = counted.of(op);
+        (cost.fences, cost.lines)
+    };
+    let create = |path: &str| drop(fs.create(path, 0o644));
+    create("/a/1");
+    // The record; of the create before it the new inode and the entry, not the directory.
+    assert_eq!(of(&|| create("/a/2")), (1, 6));
+    // Now the directory too.
+    assert_eq!(of(&|| create("/b/1")), (1, 7));
+    let f = fs.open("/f").expect("open");
+    let append = |page: u64| {
+        fs.write(&f, page * 4096, &[7; 4096]).expect("write");
+    };
+    append(20);
+    // The first makes an extent; from then on the same words of the inode change: the record and the content are all.
+    append(21);
+    assert_eq!(of(&|| append(22)), (2, 4 + 64));
+    assert_eq!(of(&|| append(23)), (2, 4 + 64));
+    // The attributes and the extent of the last append.
+    let mode = SetAttr {
+        mode: Some(0o600),
+        ..SetAttr::default()
+    };
+    assert_eq!(of(&|| set(&fs, &mode)), (1, 6));
+}
+
 /// 100,000 names in one directory: what a create costs does not grow with it.
 #[test]
 fn a_create_costs_the_same_in_a_large_directory() {
