@@ -250,8 +250,8 @@ impl<P: Pmem> Vnode<P> {
         tx.put_core(self.ino(), edit, &self.attr.lock().image.body)
     }
 
-    /// Holds the attributes of a directory from before a commit to after it: whoever reads them waits for it, for less than a microsecond, and
-    /// no lock is taken between the fence and what must follow it, which would wait for the fence alone.
+    /// Holds the attributes of a directory from before a commit to after it: whoever reads them waits for the time of one commit, and
+    /// no lock is taken between the fence and what must follow it, which would wait for the fence alone. Spin lock, class ATTR.
     pub(crate) fn hold(&self) -> HeldDir<'_> {
         HeldDir {
             ino: self.ino(),

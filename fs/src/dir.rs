@@ -367,7 +367,7 @@ impl DirIndex {
         Ok(None)
     }
 
-    /// Takes the memory for one more entry of this name: then [`DirIndex::insert`] takes none.
+    /// Takes the memory for one more entry of this name: then [`DirIndex::add`] takes none.
     pub fn reserve_name(&mut self, name: Name<'_>) -> Result<(), OutOfMemory> {
         self.names.reserve(name.hash())
     }
