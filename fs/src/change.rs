@@ -172,7 +172,6 @@ impl Tx<'_, Building> {
 }
 
 /// A change of one inode's attributes that is being prepared: as they are, as they will be.
-#[derive(Clone)]
 pub(crate) struct Edit {
     pub old: Core,
     pub new: Core,

@@ -108,7 +108,7 @@ pub struct Inode<P: Pmem> {
 
 /// An inode in memory; [`Inode`] is the use of one.
 ///
-/// In this order: what an operation on names asks for lies in the first three cache lines.
+/// In this order: what an operation on names asks for lies together at the beginning.
 #[repr(C)]
 pub struct Vnode<P: Pmem> {
     ino: Ino,
@@ -284,14 +284,7 @@ impl<P: Pmem> Vnode<P> {
         &self,
         f: impl FnOnce(&Dir<'_, P>, &mut DirIndex) -> R,
     ) -> Option<R> {
-        let mut attr = self.attr.lock();
-        let attr = &mut *attr;
-        let dir = Dir {
-            ground: self.shared.ground(),
-            ino: self.ino,
-            map: &attr.map,
-        };
-        attr.index.as_deref_mut().map(|index| f(&dir, index))
+        self.with_dir(|_, dir, index| f(dir, index))
     }
 
     /// As [`Vnode::with_index`], with the attributes of the same moment.

@@ -19,8 +19,8 @@
 //!
 //! # Any number of breakers
 //!
-//! Waiting allocates nothing, so the list has [`NOTED`] places of its own: few, since they are part of every inode in memory. Further breakers share one note: the hull of their ranges
-//! and the age of the oldest. It is wider than need be, until the last of them ends; what it costs is a bounded delay of a
+//! Waiting allocates nothing, so the list has [`NOTED`] places of its own: few, since they are part of every inode in memory.
+//! Further breakers share one note: the hull of their ranges and the age of the oldest. It is wider than need be, until the last of them ends; what it costs is a bounded delay of a
 //! fault between their ranges. Breakers go one after the other through the inode lock, which is first come, first served.
 
 use arrayvec::ArrayVec;
