@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dax::pmem::{FlushOp, MappedPmem, MediaError, Persistence, Pmem, RamPmem};
+use dax::pmem::{FlushOp, MappedPmem, MediaError, Persistence, Pmem, RamPmem, StreamOp};
 use proptest::prelude::*;
 
 const LEN: usize = 512;
@@ -132,6 +132,17 @@ fn domains() -> impl Iterator<Item = Persistence> {
         .chain([Persistence::CpuCache])
 }
 
+/// Every instruction of this CPU that stores past the caches.
+fn streams() -> impl Iterator<Item = StreamOp> {
+    let best = StreamOp::of_this_cpu();
+    StreamOp::ALL.into_iter().skip_while(move |op| *op != best)
+}
+
+/// Every way to make stores durable that this CPU has.
+fn ways() -> impl Iterator<Item = (Persistence, StreamOp)> {
+    domains().flat_map(|domain| streams().map(move |stream| (domain, stream)))
+}
+
 proptest! {
     #[test]
     fn regions_hold_what_a_byte_vector_holds(ops in prop::collection::vec(op(), 1..20), part in range()) {
@@ -146,9 +157,10 @@ proptest! {
         ram.read(part.0, &mut bytes).expect("no bad range");
         prop_assert_eq!(&bytes, expected);
 
-        for domain in domains() {
+        for (domain, stream) in ways() {
             let arena = Arena::new();
-            let mapped = arena.pmem(domain);
+            // SAFETY: the CPU has each of `streams`.
+            let mapped = unsafe { arena.pmem(domain).with_stream(stream) };
             ops.iter().for_each(|op| apply(&&mapped, op));
             prop_assert_eq!(contents(&mapped), model.clone());
             mapped.read(part.0, &mut bytes).expect("no bad range");
@@ -259,4 +271,12 @@ fn the_best_instruction_is_chosen_by_cpuid_bits() {
     assert_eq!(FlushOp::from_leaf7_ebx(1 << 23), FlushOp::ClflushOpt);
     assert_eq!(FlushOp::from_leaf7_ebx(1 << 24), FlushOp::Clwb);
     assert_eq!(FlushOp::from_leaf7_ebx(u32::MAX), FlushOp::Clwb);
+}
+
+#[test]
+fn lines_are_stored_past_the_caches_at_once_where_the_cpu_can() {
+    assert_eq!(StreamOp::from_leaf7_ecx(0), StreamOp::Movnti);
+    assert_eq!(StreamOp::from_leaf7_ecx(!(1 << 28)), StreamOp::Movnti);
+    assert_eq!(StreamOp::from_leaf7_ecx(1 << 28), StreamOp::Movdir64b);
+    assert_eq!(StreamOp::from_leaf7_ecx(u32::MAX), StreamOp::Movdir64b);
 }

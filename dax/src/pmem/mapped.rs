@@ -13,7 +13,7 @@
 )]
 
 use core::arch::asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -21,12 +21,15 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 
 use super::bad::BadRanges;
-use super::{BadRangesFull, FlushOp, LINE, MediaError, Persistence, Pmem, check_range, check_word};
+use super::stream;
+use super::{
+    BadRangesFull, FlushOp, LINE, MediaError, Persistence, Pmem, StreamOp, check_range, check_word,
+};
 
-/// EBX of CPUID leaf 7, sub-leaf 0, or `None` on a CPU without that leaf.
-pub(super) fn leaf7_ebx() -> Option<u32> {
+/// CPUID leaf 7, sub-leaf 0, or `None` on a CPU without that leaf.
+pub(super) fn leaf7() -> Option<CpuidResult> {
     let highest = __cpuid(0).eax;
-    (highest >= 7).then(|| __cpuid_count(7, 0).ebx)
+    (highest >= 7).then(|| __cpuid_count(7, 0))
 }
 
 /// A region of pmem that is mapped at `base`.
@@ -34,6 +37,7 @@ pub struct MappedPmem {
     base: NonNull<u8>,
     len: u64,
     domain: Persistence,
+    stream: StreamOp,
     writable: bool,
     hints: Hints,
     bad: BadRanges,
@@ -66,6 +70,7 @@ impl MappedPmem {
             base,
             len,
             domain,
+            stream: StreamOp::of_this_cpu(),
             writable: true,
             hints: Hints::new_const(),
             bad: BadRanges::new(),
@@ -88,6 +93,15 @@ impl MappedPmem {
     #[must_use]
     pub unsafe fn with_flush_hints(self, hints: Hints) -> Self {
         Self { hints, ..self }
+    }
+
+    /// The same region, stored to past the caches by `op` instead of the best that this CPU has.
+    ///
+    /// # Safety
+    /// The CPU must have the instruction.
+    #[must_use]
+    pub unsafe fn with_stream(self, stream: StreamOp) -> Self {
+        Self { stream, ..self }
     }
 
     /// Where a store must arrive to be durable.
@@ -262,10 +276,11 @@ impl Pmem for MappedPmem {
         let to = self.target(off, data.len() as u64);
         let (head, words, tail) = edges(off, data.len());
         let rest = head + words * 8;
-        // SAFETY: all three pieces lie within the range that `target` checked; the middle one is aligned by `edges`.
+        // SAFETY: all three pieces lie within the range that `target` checked; the middle one is aligned by `edges`. The CPU has the instruction,
+        // found by CPUID or by the promise of `with_stream`.
         unsafe {
             Self::store_bytes(to, &data[..head]);
-            stream_words(to.add(head), data.as_ptr().add(head), words);
+            stream::copy(self.stream, to.add(head), data.as_ptr().add(head), words);
             Self::store_bytes(to.add(rest), &data[rest..]);
         }
         self.flush_edges(off, data.len() as u64, (head, tail));
@@ -277,7 +292,7 @@ impl Pmem for MappedPmem {
         // SAFETY: as in `copy_nt`; edges are shorter than 8 bytes.
         unsafe {
             Self::store_bytes(to, &[0; 8][..head]);
-            stream_zeros(to.add(head), words);
+            stream::zero(self.stream, to.add(head), words);
             Self::store_bytes(to.add(head + words * 8), &[0; 8][..tail]);
         }
         self.flush_edges(off, len, (head, tail));
@@ -353,122 +368,6 @@ unsafe fn copy_out(to: *mut u8, from: *mut u8, len: usize) {
             inout("rdi") to => _,
             inout("rsi") from => _,
             options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// Words that one turn of the streaming loops stores: a cache line.
-const TURN: usize = 8;
-
-/// Copies `words` words to pmem past the caches.
-///
-/// # Safety
-/// `to` is a multiple of 8; both ranges are valid and do not overlap.
-unsafe fn stream_words(to: *mut u8, from: *const u8, words: usize) {
-    let whole = words - words % TURN;
-    // SAFETY: by the caller's promise, each for its part.
-    unsafe {
-        stream_turns(to, from, whole / TURN);
-        for i in whole..words {
-            let word = from.add(i * 8).cast::<u64>().read_unaligned();
-            stream_word(to.add(i * 8), word);
-        }
-    }
-}
-
-/// Stores one word past the caches.
-///
-/// # Safety
-/// `to` is a multiple of 8, and the word is valid.
-unsafe fn stream_word(to: *mut u8, word: u64) {
-    // SAFETY: by the caller's promise.
-    unsafe {
-        asm!("movnti [{to}], {word}", to = in(reg) to, word = in(reg) word, options(nostack, preserves_flags));
-    }
-}
-
-/// Copies `turns` times [`TURN`] words.
-///
-/// # Safety
-/// As [`stream_words`].
-unsafe fn stream_turns(to: *mut u8, from: *const u8, turns: usize) {
-    if turns == 0 {
-        return;
-    }
-    // SAFETY: by the caller's promise; the loop runs `turns` times.
-    unsafe {
-        asm!(
-            "2:",
-            "mov {a}, [{from}]",
-            "mov {b}, [{from} + 8]",
-            "movnti [{to}], {a}",
-            "movnti [{to} + 8], {b}",
-            "mov {a}, [{from} + 16]",
-            "mov {b}, [{from} + 24]",
-            "movnti [{to} + 16], {a}",
-            "movnti [{to} + 24], {b}",
-            "mov {a}, [{from} + 32]",
-            "mov {b}, [{from} + 40]",
-            "movnti [{to} + 32], {a}",
-            "movnti [{to} + 40], {b}",
-            "mov {a}, [{from} + 48]",
-            "mov {b}, [{from} + 56]",
-            "movnti [{to} + 48], {a}",
-            "movnti [{to} + 56], {b}",
-            "add {from}, 64",
-            "add {to}, 64",
-            "dec {turns}",
-            "jnz 2b",
-            a = out(reg) _,
-            b = out(reg) _,
-            from = inout(reg) from => _,
-            to = inout(reg) to => _,
-            turns = inout(reg) turns => _,
-            options(nostack),
-        );
-    }
-}
-
-/// Zeroes `words` words of pmem past the caches.
-///
-/// # Safety
-/// `to` is a multiple of 8 and the range is valid.
-unsafe fn stream_zeros(to: *mut u8, words: usize) {
-    let whole = words - words % TURN;
-    // SAFETY: by the caller's promise, each for its part.
-    unsafe {
-        stream_zero_turns(to, whole / TURN);
-        (whole..words).for_each(|i| stream_word(to.add(i * 8), 0));
-    }
-}
-
-/// Zeroes `turns` times [`TURN`] words.
-///
-/// # Safety
-/// As [`stream_zeros`].
-unsafe fn stream_zero_turns(to: *mut u8, turns: usize) {
-    if turns == 0 {
-        return;
-    }
-    // SAFETY: by the caller's promise; the loop runs `turns` times.
-    unsafe {
-        asm!(
-            "2:",
-            "movnti [{to}], {zero}",
-            "movnti [{to} + 8], {zero}",
-            "movnti [{to} + 16], {zero}",
-            "movnti [{to} + 24], {zero}",
-            "movnti [{to} + 32], {zero}",
-            "movnti [{to} + 40], {zero}",
-            "movnti [{to} + 48], {zero}",
-            "movnti [{to} + 56], {zero}",
-            "add {to}, 64",
-            "dec {turns}",
-            "jnz 2b",
-            zero = in(reg) 0_u64,
-            to = inout(reg) to => _,
-            turns = inout(reg) turns => _,
-            options(nostack),
         );
     }
 }

@@ -20,6 +20,7 @@
 mod bad;
 mod mapped;
 mod ram;
+mod stream;
 
 use alloc::sync::Arc;
 
@@ -29,6 +30,7 @@ use zerocopy::IntoBytes;
 pub use bad::BadRangesFull;
 pub use mapped::{Hints, MAX_HINTS, MappedPmem};
 pub use ram::RamPmem;
+pub use stream::StreamOp;
 
 /// Bytes of a cache line, the unit of write-back.
 pub const LINE: u64 = 64;
@@ -73,7 +75,7 @@ impl FlushOp {
     /// The best instruction of the CPU this runs on, by CPUID.
     #[must_use]
     pub fn of_this_cpu() -> Self {
-        mapped::leaf7_ebx().map_or(Self::Clflush, Self::from_leaf7_ebx)
+        mapped::leaf7().map_or(Self::Clflush, |leaf| Self::from_leaf7_ebx(leaf.ebx))
     }
 }
 
