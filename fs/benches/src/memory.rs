@@ -7,8 +7,9 @@
 
 use std::arch::asm;
 use std::ptr::NonNull;
+use std::sync::LazyLock;
 
-use dax::pmem::{FlushOp, MappedPmem, Persistence, Pmem};
+use dax::pmem::{FlushOp, MappedPmem, Persistence, Pmem, StreamOp};
 use memmap2::{MmapMut, MmapOptions};
 use nix::sys::mman::{MmapAdvise, madvise};
 
@@ -110,10 +111,12 @@ impl Bytes {
         region.fence();
     }
 
-    /// Whether the CPU can store 64 bytes at once past the caches: bit 28 of ECX of CPUID leaf 7.
+    /// Whether the CPU can store 64 bytes at once past the caches. Asked once: in a virtual machine CPUID takes longer than a copy.
     #[must_use]
     pub fn has_movdir64b() -> bool {
-        std::arch::x86_64::__cpuid_count(7, 0).ecx & 1 << 28 != 0
+        static HAS: LazyLock<bool> =
+            LazyLock::new(|| StreamOp::of_this_cpu() == StreamOp::Movdir64b);
+        *HAS
     }
 
     /// Copies 64 bytes at a time past the caches, then fences. `at` and the length are multiples of 64.

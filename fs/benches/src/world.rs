@@ -68,6 +68,10 @@ impl NameOf {
         bytes[1] = prefix;
         let mut rest = i;
         for byte in bytes[2..].iter_mut().rev() {
+            // The zeroes in front are there.
+            if rest == 0 {
+                break;
+            }
             *byte = b'0' + (rest % 10) as u8;
             rest /= 10;
         }
@@ -170,21 +174,23 @@ impl<P: Pmem> World<P> {
     /// If it fails.
     #[inline(never)]
     pub fn run(&mut self, op: Op, i: usize) {
-        let (old, new) = (NameOf::new(b'f', i), NameOf::new(b'g', i));
+        let (old, new) = (|| NameOf::new(b'f', i), || NameOf::new(b'g', i));
         let at = (i * PAGE) as u64;
         match op {
             Op::Create => {
                 let new = NewInode::new(Kind::File, 0o644);
-                let made = self.fs.create_in(&self.root, old.name(), &new);
+                let made = self.fs.create_in(&self.root, old().name(), &new);
                 drop(made.expect("create"));
             }
             Op::Rename => {
                 let (root, mode) = (&self.root, RenameMode::NoReplace);
-                let moved = self.fs.rename_in(root, old.name(), root, new.name(), mode);
+                let moved = self
+                    .fs
+                    .rename_in(root, old().name(), root, new().name(), mode);
                 moved.expect("rename");
             }
             Op::Unlink => {
-                let gone = self.fs.remove_in(&self.root, new.name(), Kind::File);
+                let gone = self.fs.remove_in(&self.root, new().name(), Kind::File);
                 gone.expect("unlink");
             }
             Op::Append | Op::Overwrite => {

@@ -63,6 +63,8 @@ struct Machine {
     cpus: usize,
     /// How a line is written back.
     write_back: String,
+    /// How a line is stored past the caches.
+    past_the_caches: String,
     kernel: String,
     /// Load averages.
     load: String,
@@ -87,6 +89,7 @@ impl Machine {
                 .into(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             write_back: format!("{:?}", dax::pmem::FlushOp::of_this_cpu()).to_lowercase(),
+            past_the_caches: format!("{:?}", dax::pmem::StreamOp::of_this_cpu()).to_lowercase(),
             kernel: kernel.trim().into(),
             load: load(),
         }
@@ -140,10 +143,11 @@ impl Figures {
     fn print(&self) {
         let machine = &self.machine;
         println!(
-            "{}, {} CPUs, {}, Linux {}; load {} before, {} after\n",
+            "{}, {} CPUs, {}, {}, Linux {}; load {} before, {} after\n",
             machine.cpu,
             machine.cpus,
             machine.write_back,
+            machine.past_the_caches,
             machine.kernel,
             machine.load,
             self.load_after

@@ -142,7 +142,10 @@ fn nothing() -> Spread {
                 black_box(std::os::unix::process::parent_id());
             }
         };
-        let Ok(()) = times.batch(BATCH, || Ok::<_, std::convert::Infallible>(run()));
+        let Ok(()) = times.batch(BATCH, || {
+            let _: () = run();
+            Ok::<_, std::convert::Infallible>(())
+        });
     }
     times.spread()
 }

@@ -80,12 +80,20 @@ impl Peer {
 
     /// Does `op` for the `i`-th time.
     pub fn run(&mut self, op: Op, i: usize) -> nix::Result<()> {
-        let (old, new) = (world::NameOf::new(b'f', i), world::NameOf::new(b'g', i));
+        let (old, new) = (
+            || world::NameOf::new(b'f', i),
+            || world::NameOf::new(b'g', i),
+        );
         let at = (i * world::PAGE) as i64;
         match op {
-            Op::Create => drop(fcntl::openat(&self.dir, old.name(), FRESH, Mode::S_IRUSR)?),
-            Op::Rename => fcntl::renameat(&self.dir, old.name(), &self.dir, new.name())?,
-            Op::Unlink => unistd::unlinkat(&self.dir, new.name(), UnlinkatFlags::NoRemoveDir)?,
+            Op::Create => drop(fcntl::openat(
+                &self.dir,
+                old().name(),
+                FRESH,
+                Mode::S_IRUSR,
+            )?),
+            Op::Rename => fcntl::renameat(&self.dir, old().name(), &self.dir, new().name())?,
+            Op::Unlink => unistd::unlinkat(&self.dir, new().name(), UnlinkatFlags::NoRemoveDir)?,
             Op::Append | Op::Overwrite => {
                 let n = uio::pwrite(&self.file, &self.data, at)?;
                 assert_eq!(n, world::PAGE);

@@ -33,9 +33,9 @@ pub fn spread(spread: &Spread) -> String {
 /// Bytes, in the unit that fits.
 pub fn bytes(n: u64) -> String {
     match n {
-        ..1024 => format!("{n} B"),
-        ..0x10_0000 => format!("{} KiB", n >> 10),
-        ..0x4000_0000 => format!("{} MiB", n >> 20),
+        ..0x400 => format!("{n} B"),
+        0x400..0x10_0000 => format!("{} KiB", n >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MiB", n >> 20),
         _ => format!("{} GiB", n >> 30),
     }
 }
