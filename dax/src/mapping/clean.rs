@@ -51,6 +51,11 @@ impl Mapping {
     /// Call it when `BlockMap::lookup` already gives the new storage. Lock classes: INVALIDATE shared, ENTRY, I_MMAP. Never
     /// allocates.
     pub fn forget_holes(&self, pages: Range<u64>) {
+        // A fault that found the hole locked its entry before it looked, and we come after the change of what it looked at: under the
+        // lock that orders the two, so that its entry is seen here.
+        if self.pages.is_empty() {
+            return;
+        }
         let _no_breaker = self.invalidate.read();
         let mut from = pages.start;
         while let Some(found) = self.pages.next(from..pages.end) {
