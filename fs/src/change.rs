@@ -7,9 +7,7 @@ use arrayvec::ArrayVec;
 use dax::pmem::Pmem;
 use mm::sync::SpinGuard;
 
-use crate::commit::{
-    Applied, Building, Durable, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx,
-};
+use crate::commit::{Applied, Building, Fresh, FreshSet, MetaAddr, RecordFull, RecordKind, Tx};
 use crate::dir::DirIndex;
 use crate::error::ChangeError;
 use crate::extents::Edit as Extents;
@@ -232,10 +230,26 @@ impl HeldDir<'_> {
 /// A change of extents, ready to be committed.
 pub(crate) struct Prepared {
     edit: Edit,
-    /// What the inode has behind its attributes from then on.
+    /// What the inode has behind its attributes.
+    old: Body,
+    /// What it has there from then on.
     body: Body,
-    /// Runs of the inode and, of what it had, in quarantine, after the change.
-    runs: usize,
+    /// Runs of the inode now; and of the inode and, of what it had, in quarantine, after the change.
+    runs: (usize, usize),
+}
+
+impl Prepared {
+    /// Runs that were promised for what the inode will have more than now.
+    const fn more(&self) -> usize {
+        let (now, then) = self.runs;
+        then.saturating_sub(now)
+    }
+
+    /// Runs that the inode will have no more.
+    const fn fewer(&self) -> usize {
+        let (now, then) = self.runs;
+        now.saturating_sub(then)
+    }
 }
 
 impl<P: Pmem> Vnode<P> {
@@ -334,8 +348,8 @@ impl<P: Pmem> Vnode<P> {
         new: Extent,
         change: impl FnOnce(&mut Core),
     ) -> Option<(Prepared, Extent)> {
-        let mut edit = self.edit();
         let attr = self.attr.lock();
+        let mut edit = attr.edit();
         let last = attr.map.last_inline().filter(|last| last.joins(&new))?;
         let longer = Extent {
             len: last.len + new.len,
@@ -347,8 +361,13 @@ impl<P: Pmem> Vnode<P> {
         let entry = body[..entries].iter_mut().find(|entry| **entry == words)?;
         *entry = longer.to_words();
         change(&mut edit.new);
-        let runs = attr.map.len();
-        Some((Prepared { edit, body, runs }, longer))
+        let prepared = Prepared {
+            edit,
+            old: attr.image.body,
+            body,
+            runs: (attr.map.len(), attr.map.len()),
+        };
+        Some((prepared, longer))
     }
 
     /// Everything that can fail: the shape of the tree, the blocks and content of its new nodes, memory.
@@ -376,39 +395,48 @@ impl<P: Pmem> Vnode<P> {
         let ino = self.ino();
         let shared = &self.shared;
         plan.place(|level, entries| shared.write_node(state, (ino, level), need, entries, set))?;
-        let runs = runs_of(&plan);
-        state.promise(runs.saturating_sub(self.runs()))?;
+        let runs = (self.runs(), runs_of(&plan));
         edit.new.entries = plan.root().len() as u8;
         edit.new.depth = plan.depth();
         change(&mut edit.new);
         let body = place(&old, plan.root());
-        Ok((Prepared { edit, body, runs }, plan))
+        let prepared = Prepared {
+            edit,
+            old,
+            body,
+            runs,
+        };
+        state.promise(prepared.more())?;
+        Ok((prepared, plan))
     }
 
-    /// Fences the new blocks and commits.
+    /// Commits, and before it makes the new blocks durable.
+    ///
+    /// What was stored to them is on its way to the media when this begins, and nothing up to the fence waits for it: no lock is taken.
     fn finish<R>(
         &self,
         state: &mut State,
         set: FreshSet,
-        Prepared { edit, body, runs }: &Prepared,
+        prepared: &Prepared,
         after: impl FnOnce(&Tx<'_, Applied>, &mut Quarantine) -> R,
     ) -> Result<R, ChangeError> {
+        let Prepared {
+            edit, old, body, ..
+        } = prepared;
         let media = &self.shared.media;
-        let durable = set.fence(media);
-        // The runs that the inode and quarantine will have, and those that were promised: of the inode before, of each new block.
-        let (had, published) = (self.runs(), durable.len());
+        let published = set.count();
         let mut tx = state.ring.begin(RecordKind::Extents);
-        let put = tx.put_inode(self.ino(), edit, (&self.attr.lock().image.body, body));
-        if let Err(full) = put {
-            abandon(state, durable);
-            state.space.withdraw(runs.saturating_sub(had));
+        if let Err(full) = tx.put_inode(self.ino(), edit, (old, body)) {
+            Shared::<P>::give_back(state, set);
+            state.space.withdraw(prepared.more());
             return Err(full.into());
         }
-        for durable in durable {
+        let mut tx = tx.encode();
+        for durable in set.fence(media) {
             tx.publish(durable);
         }
         let tx = tx.commit(media);
-        state.space.withdraw(published + had.saturating_sub(*runs));
+        state.space.withdraw(published + prepared.fewer());
         Ok(after(&tx, &mut state.quarantine))
     }
 
@@ -431,11 +459,4 @@ fn root_of(image: &InodeImage) -> Root {
 /// Runs of the inode and, of what it had, in quarantine, after the change.
 fn runs_of(plan: &Plan) -> usize {
     plan.extents() + plan.nodes() + plan.retired().len()
-}
-
-/// Gives blocks back that were made durable and are not published.
-fn abandon(state: &mut State, durable: impl IntoIterator<Item = Durable>) {
-    for durable in durable {
-        state.space.give(Free::unpublished(durable.abandon()));
-    }
 }

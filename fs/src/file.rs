@@ -12,6 +12,7 @@ use dax::pmem::Pmem;
 use mm::addr::PAGE_SIZE;
 use mm::aspace::FaultError;
 
+use crate::change::Prepared;
 use crate::commit::{FreshSet, Run};
 use crate::error::{ChangeError, ReadError, WriteError};
 use crate::extents::Spot;
@@ -38,9 +39,32 @@ pub enum Fill {
     KeepSize,
 }
 
+/// An extent about to be published, prepared as far as can be.
+struct Written {
+    new: Extent,
+    /// Where the file ends then, unless it ends behind.
+    end: u64,
+    /// When.
+    now: u64,
+    /// All of it, if it makes the last extent longer.
+    longer: Option<(Prepared, Extent)>,
+}
+
+/// What a write at `now` that ends at `end` does to the attributes.
+fn grown(core: &mut Core, end: u64, now: u64) {
+    core.size = core.size.max(end);
+    (core.mtime, core.ctime) = (now, now);
+}
+
 impl<P: Pmem> Vnode<P> {
     fn size_now(&self) -> u64 {
         self.attr.lock().image.core.size
+    }
+
+    /// The size, and where `block` is: one lock for both.
+    fn size_and_spot(&self, block: u64) -> (u64, Spot) {
+        let attr = self.attr.lock();
+        (attr.image.core.size, attr.map.at(block))
     }
 
     /// Reads at `off` into `buf`; returns how many bytes there were, less than asked for only at the end of the file.
@@ -102,15 +126,20 @@ impl<P: Pmem> Vnode<P> {
             return Ok(());
         }
         let _content = self.content.lock();
-        self.zero_tail(off);
+        let (size, mut spot) = self.size_and_spot(off / BLOCK_SIZE);
+        self.zero_tail(size, off);
         let (mut at, mut rest, mut unfenced) = (off, data, false);
         let mut outcome = Ok(());
-        while !rest.is_empty() && outcome.is_ok() {
-            match self.write_piece(at, rest, end) {
+        while outcome.is_ok() {
+            match self.write_piece(spot, at, rest, end) {
                 // A piece of new storage fenced what came before it.
                 Ok((n, in_place)) => (at, rest, unfenced) = (at + n, &rest[n as usize..], in_place),
                 Err(error) => outcome = Err(error),
             }
+            if rest.is_empty() {
+                break;
+            }
+            spot = self.spot(at / BLOCK_SIZE);
         }
         if unfenced {
             outcome = outcome.and(self.end_in_place(at));
@@ -125,10 +154,9 @@ impl<P: Pmem> Vnode<P> {
         Ok(self.shared.writable()?)
     }
 
-    /// Zeroes what lies behind the end of the file in its last block, up to `until`, if the end is to move beyond. The caller
+    /// Zeroes what lies behind the end of the file, `size`, in its last block, up to `until`, if the end is to move beyond. The caller
     /// fences before it commits the new size.
-    fn zero_tail(&self, until: u64) {
-        let size = self.size_now();
+    fn zero_tail(&self, size: u64, until: u64) {
         let within = size % BLOCK_SIZE;
         if until <= size || within == 0 {
             return;
@@ -145,10 +173,17 @@ impl<P: Pmem> Vnode<P> {
         }
     }
 
-    /// Writes the part of `data` that goes to one extent or hole. Returns its length, and whether it still wants its fence.
-    fn write_piece(&self, at: u64, data: &[u8], end: u64) -> Result<(u64, bool), WriteError> {
+    /// Writes the part of `data` that goes to one extent or hole: `spot`, at last sight. Returns its length, and whether it still wants its fence.
+    fn write_piece(
+        &self,
+        spot: Spot,
+        at: u64,
+        data: &[u8],
+        end: u64,
+    ) -> Result<(u64, bool), WriteError> {
         let (block, within) = (at / BLOCK_SIZE, at % BLOCK_SIZE);
-        if let Spot::Extent(extent) = self.spot(block)
+        // Written storage stays what it is while the inode lock is held.
+        if let Spot::Extent(extent) = spot
             && !extent.unwritten
         {
             let n = (extent.len * BLOCK_SIZE - within).min(data.len() as u64);
@@ -191,14 +226,16 @@ impl<P: Pmem> Vnode<P> {
         let fresh = self.shared.take(state, want, self.goal(block, total))?;
         let run = fresh.run();
         let n = (run.len * BLOCK_SIZE - within).min(data.len() as u64);
-        fresh.fill_around(&self.shared.media, within, &data[..n as usize]);
         let new = Extent {
             file: block,
             phys: run.block,
             len: run.len,
             unwritten: false,
         };
-        self.commit_written(state, new, FreshSet::of(fresh), at + n)?;
+        // Before the content is stored: a lock that is taken afterwards waits for all of these stores.
+        let written = self.prepare_written(new, at + n);
+        fresh.fill_around(&self.shared.media, within, &data[..n as usize]);
+        self.publish_written(state, &written, FreshSet::of(fresh))?;
         Ok(n)
     }
 
@@ -238,14 +275,32 @@ impl<P: Pmem> Vnode<P> {
         set: FreshSet,
         end: u64,
     ) -> Result<(), ChangeError> {
+        self.publish_written(state, &self.prepare_written(new, end), set)
+    }
+
+    /// Prepares that `new` is published, and that the file ends at `end` or behind. The caller holds the commit lock until it is done.
+    fn prepare_written(&self, new: Extent, end: u64) -> Written {
         let now = self.shared.now();
-        let change = |core: &mut Core| {
-            core.size = core.size.max(end);
-            (core.mtime, core.ctime) = (now, now);
-        };
-        if let Some(longer) = self.prepare_longer(new, change) {
-            return self.commit_longer(state, set, &longer);
+        let longer = self.prepare_longer(new, |core| grown(core, end, now));
+        Written {
+            new,
+            end,
+            now,
+            longer,
         }
+    }
+
+    /// Does what was prepared.
+    fn publish_written(
+        &self,
+        state: &mut State,
+        written: &Written,
+        set: FreshSet,
+    ) -> Result<(), ChangeError> {
+        if let Some(longer) = &written.longer {
+            return self.commit_longer(state, set, longer);
+        }
+        let Written { new, end, now, .. } = *written;
         let with = self.attr.lock().map.with(new);
         let edit = match with {
             Ok((edit, _same)) => edit,
@@ -254,6 +309,7 @@ impl<P: Pmem> Vnode<P> {
                 return Err(error.into());
             }
         };
+        let change = |core: &mut Core| grown(core, end, now);
         self.commit_map(state, edit, set, change, |_| ())
     }
 
@@ -271,33 +327,28 @@ impl<P: Pmem> Vnode<P> {
 
     /// Ends a write whose last piece was in place: fences, and if the file grew commits its size.
     fn end_in_place(&self, end: u64) -> Result<(), WriteError> {
-        self.shared.media.fence();
+        // The clock is read while the stores are on their way.
         let now = self.shared.now();
-        if end <= self.size_now() {
-            self.attr.lock().lazy_mtime = Some(now);
+        self.shared.media.fence();
+        if self.attr.lock().written_in_place(end, now) {
             return Ok(());
         }
         let mut state = self.shared.state.lock();
-        self.commit_core(&mut state, |core| {
-            core.size = core.size.max(end);
-            (core.mtime, core.ctime) = (now, now);
-        })?;
+        self.commit_core(&mut state, |core| grown(core, end, now))?;
         Ok(())
     }
 
     /// Moves the end of the file outwards. The caller holds the inode lock.
     pub(crate) fn extend(&self, size: u64) -> Result<(), ChangeError> {
-        if size <= self.size_now() {
+        let before = self.size_now();
+        if size <= before {
             return Ok(());
         }
-        self.zero_tail(size);
+        self.zero_tail(before, size);
         self.shared.media.fence();
         let now = self.shared.now();
         let mut state = self.shared.state.lock();
-        self.commit_core(&mut state, |core| {
-            core.size = core.size.max(size);
-            (core.mtime, core.ctime) = (now, now);
-        })
+        self.commit_core(&mut state, |core| grown(core, size, now))
     }
 
     /// Gives storage to all of `off..off + len` that has none, and moves the end of the file there if it is before. One record for
@@ -315,7 +366,7 @@ impl<P: Pmem> Vnode<P> {
             return Ok(());
         }
         let _content = self.content.lock();
-        self.zero_tail(end);
+        self.zero_tail(self.size_now(), end);
         let mut block = off / BLOCK_SIZE;
         while block < blocks_for(end) {
             block = self.allocate_piece(block, end, fill)?;

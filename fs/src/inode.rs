@@ -56,6 +56,15 @@ impl Attr {
         )
     }
 
+    /// Takes over that what was written in place up to `end` is durable at `now`, and needs no record. False if the file must grow for it.
+    pub fn written_in_place(&mut self, end: u64, now: u64) -> bool {
+        let within = end <= self.image.core.size;
+        if within {
+            self.lazy_mtime = Some(now);
+        }
+        within
+    }
+
     /// A record carries the lazy time `lazy`; one that came since stays.
     pub fn settled(&mut self, lazy: Option<u64>) {
         if self.lazy_mtime == lazy {

@@ -138,6 +138,7 @@ impl<P: Pmem> Fs<P> {
                 return Err(error);
             }
         };
+        let mut tx = tx.encode();
         if let Some(block) = text.block {
             tx.publish(block);
         }

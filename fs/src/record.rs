@@ -165,6 +165,18 @@ impl Record {
     #[must_use]
     pub fn encode(&self, seq: u64, floor: u64, seed: &Seed) -> [u64; RECORD_WORDS] {
         let mut image = [0; RECORD_WORDS];
+        self.encode_into(&mut image, (seq, floor), seed);
+        image
+    }
+
+    /// As [`Record::encode`], into the words of any record.
+    pub(crate) fn encode_into(
+        &self,
+        image: &mut [u64; RECORD_WORDS],
+        (seq, floor): (u64, u64),
+        seed: &Seed,
+    ) {
+        *image = [0; RECORD_WORDS];
         let mut rest = self.words.as_slice();
         for (index, line) in image.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let place = &mut line[usize::from(index == 0)..7];
@@ -174,8 +186,7 @@ impl Record {
         }
         let count = self.words.len() as u64;
         image[0] = count << 32 | (self.kind as u64) << 40 | (seq - floor) << 48;
-        image[0] |= u64::from(checksum(&image, seed));
-        image
+        image[0] |= u64::from(checksum(image, seed));
     }
 }
 

@@ -163,7 +163,7 @@ impl<P: Pmem> Fs<P> {
             }
         };
         fresh.fill_around(&self.shared.media, 0, target.0);
-        let block = FreshSet::of(fresh).fence(&self.shared.media).pop();
+        let block = FreshSet::of(fresh).fence(&self.shared.media).next();
         image.core.entries = 1;
         image.core.extra = crc32c(target.0);
         image.body[0] = extent.to_words();

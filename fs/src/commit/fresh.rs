@@ -151,15 +151,17 @@ impl FreshSet {
         self.runs.into_iter()
     }
 
+    /// How many runs it has.
+    pub const fn count(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Fences, unless nothing was stored: what was written to the runs (and all else that this CPU wrote) is durable.
-    pub fn fence<P: Pmem>(self, media: &Media<P>) -> ArrayVec<Durable, SET> {
+    pub fn fence<P: Pmem>(self, media: &Media<P>) -> impl Iterator<Item = Durable> {
         if self.stored {
             media.fence();
         }
-        self.runs
-            .into_iter()
-            .map(|fresh| Durable(fresh.0))
-            .collect()
+        self.runs.into_iter().map(|fresh| Durable(fresh.0))
     }
 }
 

@@ -105,6 +105,9 @@ impl<P: Pmem> Media<P> {
     /// Zeroes `len` bytes at byte `at` of a run of data blocks; durable after the next fence.
     pub(crate) fn zero_data(&self, run: Run, at: u64, len: u64) {
         assert!(at + len <= run.len * BLOCK_SIZE, "zeroing leaves its run");
+        if len == 0 {
+            return;
+        }
         let off = run.block * BLOCK_SIZE + at;
         self.pmem.zero_nt(off, len);
         self.pmem.heal(off, len);

@@ -22,7 +22,7 @@
 //! | R1 | in-place stores only after the record's fence | only [`Tx<Committed>`] has `apply` |
 //! | R2 | a record counts only if all its lines arrived | tags and checksum, `record::decode` |
 //! | R3 | a slot is reused only when its targets are durable, or stored anew by a later record | `last` is one record, [`Tx::seal`] writes it back; the ring has at least 16 slots |
-//! | R4 | blocks written directly are fenced before the record that publishes them | [`Tx::publish`] takes [`Durable`] |
+//! | R4 | blocks written directly are fenced before the record that publishes them is stored | [`Tx::publish`] takes [`Durable`] |
 //! | R5 | a block freed by an operation is not reused within it | [`Freed`] comes only from [`Tx<Applied>`] or [`Unlinked`] |
 //! | R6 | a freed *metadata* block waits until the floor has passed its record | `space::Quarantined::free` |
 //! | R7 | replay in order | [`recover()`] |
@@ -70,4 +70,4 @@ pub use fresh::{Class, Durable, Freed, Fresh, FreshSet, Run, Unlinked};
 pub use media::{Media, MetaAddr};
 pub use recover::{RecoverError, Recovered, recover};
 pub(crate) use recover::{Scan, salvage, scan};
-pub use tx::{Applied, Building, Committed, InFlight, Ring, Tx};
+pub use tx::{Applied, Building, Committed, Encoded, InFlight, Ring, Tx};

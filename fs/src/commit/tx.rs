@@ -1,4 +1,4 @@
-//! The ring, and a transaction in its four states.
+//! The ring, and a transaction in its five states.
 
 use dax::pmem::{LINE, Pmem};
 
@@ -22,12 +22,16 @@ pub struct Ring {
     records: [Record; 2],
     /// Which of them is under way.
     building: usize,
+    /// The words of the record that is under way, as they go to its slot.
+    image: [u64; RECORD_WORDS],
     /// The in-place stores of the newest applied record are perhaps not yet durable.
     pending: bool,
 }
 
 /// Collecting stores; nothing has reached the media.
 pub struct Building(());
+/// The words of the record are made; nothing has reached the media.
+pub struct Encoded(());
 /// The record is stored and its write-back started.
 pub struct InFlight(());
 /// The record is durable: the operation has happened, whatever comes.
@@ -55,6 +59,7 @@ impl Ring {
             passed: 0,
             records: [const { Record::new(RecordKind::Floor) }; 2],
             building: 0,
+            image: [0; RECORD_WORDS],
             pending: false,
         }
     }
@@ -183,11 +188,31 @@ impl<'r> Tx<'r, Building> {
         self.ring.record().room()
     }
 
-    /// Lets the record name a run: only what is durable may be named (rule R4).
+    /// Makes the words of the record. What an operation has on its way to the media meanwhile is not waited for; its fence comes after this.
+    pub fn encode(self) -> Tx<'r, Encoded> {
+        let ring = &mut *self.ring;
+        let record = &ring.records[ring.building];
+        record.encode_into(&mut ring.image, (self.seq, ring.floor), &ring.seed);
+        self.into_state(Encoded(()))
+    }
+
+    /// Encodes and seals.
+    pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
+        self.encode().seal(media)
+    }
+
+    /// Encodes, seals, fences and applies.
+    pub fn commit<P: Pmem>(self, media: &Media<P>) -> Tx<'r, Applied> {
+        self.encode().commit(media)
+    }
+}
+
+impl<'r> Tx<'r, Encoded> {
+    /// Lets the record name a run: only what is durable may be named on the media (rule R4).
     ///
     /// ```compile_fail,E0308
-    /// # use fs::commit::{Building, Fresh, Tx};
-    /// # fn f(tx: &mut Tx<'_, Building>, fresh: Fresh) {
+    /// # use fs::commit::{Encoded, Fresh, Tx};
+    /// # fn f(tx: &mut Tx<'_, Encoded>, fresh: Fresh) {
     /// let _ = tx.publish(fresh); // its content may still be in a cache
     /// # }
     /// ```
@@ -199,9 +224,8 @@ impl<'r> Tx<'r, Building> {
     /// record stored in place and this one does not.
     pub fn seal<P: Pmem>(self, media: &Media<P>) -> Tx<'r, InFlight> {
         let ring = &*self.ring;
-        let image = ring.record().encode(self.seq, ring.floor, &ring.seed);
         let slot = ring.geometry.slot_off(self.seq);
-        media.store_words(slot, &image);
+        media.store_words(slot, &ring.image);
         media.flush_words(slot, RECORD_WORDS);
         ring.flush_left(media);
         self.into_state(InFlight(()))
