@@ -16,7 +16,7 @@ use alloc::sync::{Arc, Weak};
 
 use dax::pmem::Pmem;
 use mm::mem::OutOfMemory;
-use mm::sync::atomic::{Ordering, fence};
+use mm::sync::atomic::{AtomicUsize, Ordering, fence};
 use mm::sync::{SpinLock, class};
 
 use crate::inode::{Inode, Vnode};
@@ -72,7 +72,11 @@ struct Inner<P: Pmem> {
 }
 
 /// The table.
-pub(crate) struct Table<P: Pmem>(SpinLock<Inner<P>>);
+pub(crate) struct Table<P: Pmem> {
+    inner: SpinLock<Inner<P>>,
+    /// How many inodes there are: written under the lock, read at the start of every operation without it.
+    count: AtomicUsize,
+}
 
 /// The memory for one inode in the table; given back when it is dropped unused.
 #[must_use = "put an inode in, or drop it"]
@@ -85,10 +89,9 @@ impl<P: Pmem> Room<'_, P> {
     /// Puts in the inode that the room is for, which is not there. Takes no memory.
     pub fn fill(self, inode: Arc<Inode<P>>) {
         debug_assert_eq!(self.ino, inode.ino());
-        let old = {
-            let mut table = self.table.0.lock();
-            table.entries.fill(self.ino, Entry::Named(inode))
-        };
+        let old = self
+            .table
+            .change(|table| table.entries.fill(self.ino, Entry::Named(inode)));
         debug_assert!(old.is_none(), "an inode is in memory once");
         // The entry has the room now.
         core::mem::forget(self);
@@ -98,7 +101,7 @@ impl<P: Pmem> Room<'_, P> {
 impl<P: Pmem> Drop for Room<'_, P> {
     fn drop(&mut self) {
         // Dropped without the lock.
-        let _memory = self.table.0.lock().entries.give_back(self.ino);
+        let _memory = self.table.inner.lock().entries.give_back(self.ino);
     }
 }
 
@@ -108,15 +111,29 @@ impl<P: Pmem> Table<P> {
             entries: Places::new(),
             hand: 0,
         };
-        Self(SpinLock::with_class(&class::INODE_TABLE, inner))
+        Self {
+            inner: SpinLock::with_class(&class::INODE_TABLE, inner),
+            count: AtomicUsize::new(0),
+        }
     }
 
+    /// How many inodes there are, at this moment. One load, no lock.
     pub fn len(&self) -> usize {
-        self.0.lock().entries.len()
+        // Relaxed: a number that may be a moment old.
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Does `change` under the lock, and counts afterwards.
+    fn change<R>(&self, change: impl FnOnce(&mut Inner<P>) -> R) -> R {
+        let mut inner = self.inner.lock();
+        let result = change(&mut inner);
+        // Relaxed: nothing is ordered by it.
+        self.count.store(inner.entries.len(), Ordering::Relaxed);
+        result
     }
 
     pub fn find(&self, ino: Ino) -> Known<P> {
-        match self.0.lock().entries.get(ino) {
+        match self.inner.lock().entries.get(ino) {
             None => Known::Absent,
             Some(entry) => entry.user().map_or(Known::Over, Known::Used),
         }
@@ -124,13 +141,13 @@ impl<P: Pmem> Table<P> {
 
     /// Makes room for inode `ino`. Takes memory.
     pub fn room(&self, ino: Ino) -> Result<Room<'_, P>, OutOfMemory> {
-        self.0.lock().entries.reserve(ino)?;
+        self.inner.lock().entries.reserve(ino)?;
         Ok(Room { table: self, ino })
     }
 
     /// The last name of `ino` is gone: the table is no user of it any more. Takes no memory. The caller holds a user of its own.
     pub fn orphan(&self, ino: Ino) {
-        let mut table = self.0.lock();
+        let mut table = self.inner.lock();
         if let Some(entry) = table.entries.get_mut(ino)
             && let Entry::Named(inode) = entry
         {
@@ -144,8 +161,7 @@ impl<P: Pmem> Table<P> {
     /// Takes out the inode of `user`, which has a name, if nobody uses it but the table and the caller, and `bare` holds for it then. From
     /// there on the caller has it alone. Takes no memory.
     pub fn remove_sole(&self, user: &Arc<Inode<P>>, bare: impl FnOnce(&Vnode<P>) -> bool) -> bool {
-        let removed = {
-            let mut table = self.0.lock();
+        let removed = self.change(|table| {
             let entry = table.entries.get(user.ino());
             let sole = match entry {
                 Some(Entry::Named(inode)) => {
@@ -158,13 +174,13 @@ impl<P: Pmem> Table<P> {
             fence(Ordering::Acquire);
             let gone = sole && bare(user);
             gone.then(|| table.entries.remove(user.ino())).flatten()
-        };
+        });
         removed.is_some()
     }
 
     /// An orphan whose last user is gone.
     pub fn is_over(&self, ino: Ino) -> Option<Arc<Vnode<P>>> {
-        let table = self.0.lock();
+        let table = self.inner.lock();
         let entry = table.entries.get(ino)?;
         (!entry.is_used()).then(|| entry.vnode().clone())
     }
@@ -172,32 +188,32 @@ impl<P: Pmem> Table<P> {
     /// Takes an inode out. Takes no memory.
     pub fn remove(&self, ino: Ino) {
         // Dropped without the lock.
-        let _entry = self.0.lock().entries.remove(ino);
+        let _entry = self.change(|table| table.entries.remove(ino));
     }
 
     /// Takes all out.
     pub fn clear(&self) {
         // Dropped without the lock.
-        let _all = core::mem::take(&mut self.0.lock().entries);
+        let _all = self.change(|table| core::mem::take(&mut table.entries));
     }
 
     /// The first inode from `from` on.
     pub fn from(&self, from: Ino) -> Option<Arc<Vnode<P>>> {
-        let table = self.0.lock();
+        let table = self.inner.lock();
         let entry = table.entries.from(from).next();
         entry.map(|(_, entry)| entry.vnode().clone())
     }
 
     /// The first inode from `from` on that somebody uses.
     pub fn user_from(&self, from: Ino) -> Option<Arc<Inode<P>>> {
-        let table = self.0.lock();
+        let table = self.inner.lock();
         let mut entries = table.entries.from(from);
         entries.find_map(|(_, entry)| entry.user())
     }
 
     /// An inode that somebody besides the table uses, or for which `or` holds.
     pub fn first_used(&self, or: impl Fn(&Vnode<P>) -> bool) -> Option<Arc<Vnode<P>>> {
-        let table = self.0.lock();
+        let table = self.inner.lock();
         let mut entries = table.entries.from(0);
         let used = entries.find(|(_, e)| e.is_used() || or(e.vnode()));
         used.map(|(_, entry)| entry.vnode().clone())
@@ -210,26 +226,23 @@ impl<P: Pmem> Table<P> {
         keep: usize,
         wanted: impl Fn(&Vnode<P>) -> bool,
     ) -> Option<Arc<Inode<P>>> {
-        let mut table = self.0.lock();
-        let Inner { entries, hand } = &mut *table;
-        if entries.len() <= keep {
-            return None;
-        }
-        let unused = |entry: &Entry<P>| {
-            matches!(entry, Entry::Named(_)) && !entry.is_used() && wanted(entry.vnode())
-        };
-        let found = {
+        // The memory is dropped without the lock.
+        let (entry, _memory) = self.change(|Inner { entries, hand }| {
+            if entries.len() <= keep {
+                return None;
+            }
+            let unused = |entry: &Entry<P>| {
+                matches!(entry, Entry::Named(_)) && !entry.is_used() && wanted(entry.vnode())
+            };
             let around = entries.from(*hand).chain(entries.from(0));
             let mut looked = around.take(LOOKS).map(|(ino, entry)| {
                 *hand = ino + 1;
                 (ino, unused(entry))
             });
-            looked.find(|(_, unused)| *unused)
-        };
-        let (ino, _) = found?;
-        let (entry, memory) = entries.remove(ino)?;
-        drop(table);
-        drop(memory);
+            let (ino, _) = looked.find(|(_, unused)| *unused)?;
+            drop(looked);
+            entries.remove(ino)
+        })?;
         match entry {
             Entry::Named(inode) => Some(inode),
             Entry::Orphan(..) => None,

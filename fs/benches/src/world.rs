@@ -7,6 +7,7 @@ use dax::xarray::NodePool;
 use fs::layout::Kind;
 use fs::{Backing, Fs, Inode, MkfsOptions, NewInode, RenameMode, mkfs};
 use mm::pgmap::{Pgmap, scratch_range};
+use nix::time::{ClockId, clock_gettime};
 
 /// Bytes of a page, the unit of the operations on content.
 pub const PAGE: usize = 4096;
@@ -114,6 +115,12 @@ pub fn backing(len: u64) -> Backing {
     }
 }
 
+/// The time as Linux's file systems take it for their inodes: as of the last tick of the machine's clock.
+fn time() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE).expect("every Linux has this clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
 /// Makes a file system with room for `inodes`.
 ///
 /// # Panics
@@ -148,6 +155,7 @@ impl<P: Pmem> World<P> {
         format(&pmem, files as u32 + 1024);
         let fs = Fs::mount(pmem, backing(len)).expect("mount");
         fs.keep_inodes(keep);
+        fs.set_clock(time);
         let file = fs.create("/content", 0o644).expect("create");
         Self {
             root: fs.root().expect("root"),
