@@ -313,7 +313,7 @@ impl<P: Pmem> Vnode<P> {
         let (prepared, mut plan) = match self.prepare(state, extents, &mut set, change) {
             Ok(prepared) => prepared,
             Err(error) => {
-                Shared::<P>::give_back(state, set);
+                self.shared.give_back(state, set);
                 return Err(error);
             }
         };
@@ -427,7 +427,7 @@ impl<P: Pmem> Vnode<P> {
         let published = set.count();
         let mut tx = state.ring.begin(RecordKind::Extents);
         if let Err(full) = tx.put_inode(self.ino(), edit, (old, body)) {
-            Shared::<P>::give_back(state, set);
+            self.shared.give_back(state, set);
             state.space.withdraw(prepared.more());
             return Err(full.into());
         }

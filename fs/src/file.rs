@@ -18,7 +18,7 @@ use crate::error::{ChangeError, ReadError, WriteError};
 use crate::extents::Spot;
 use crate::inode::{Vnode, blocks_for};
 use crate::layout::{BLOCK_SIZE, Core, Extent, Kind};
-use crate::shared::{Shared, State};
+use crate::shared::State;
 use crate::space::Goal;
 
 const _: () = assert!(PAGE_SIZE == BLOCK_SIZE);
@@ -144,7 +144,13 @@ impl<P: Pmem> Vnode<P> {
         if unfenced {
             outcome = outcome.and(self.end_in_place(at));
         }
-        outcome
+        self.arrived(outcome)
+    }
+
+    /// After an error no record comes whose fence waits for what was stored past the caches, zeroes behind the old end, say: it must
+    /// not arrive over what the next one stores who gets the inode lock.
+    fn arrived(&self, outcome: Result<(), WriteError>) -> Result<(), WriteError> {
+        outcome.inspect_err(|_| self.shared.media.fence())
     }
 
     pub(crate) fn writable_file(&self) -> Result<(), WriteError> {
@@ -305,7 +311,7 @@ impl<P: Pmem> Vnode<P> {
         let edit = match with {
             Ok((edit, _same)) => edit,
             Err(error) => {
-                Shared::<P>::give_back(state, set);
+                self.shared.give_back(state, set);
                 return Err(error.into());
             }
         };
@@ -367,6 +373,10 @@ impl<P: Pmem> Vnode<P> {
         }
         let _content = self.content.lock();
         self.zero_tail(self.size_now(), end);
+        self.arrived(self.allocate_pieces(off, end, fill))
+    }
+
+    fn allocate_pieces(&self, off: u64, end: u64, fill: Fill) -> Result<(), WriteError> {
         let mut block = off / BLOCK_SIZE;
         while block < blocks_for(end) {
             block = self.allocate_piece(block, end, fill)?;

@@ -251,10 +251,11 @@ impl<P: Pmem> Shared<P> {
         });
     }
 
-    /// Gives back what was allocated and not published.
-    pub fn give_back(state: &mut State, set: FreshSet) {
-        for fresh in set.abandon() {
-            state.space.give(Free::unpublished(fresh));
+    /// Gives back what was allocated and not published. What was stored to it past the caches is fenced first: it must not arrive over what
+    /// the next owner stores.
+    pub fn give_back(&self, state: &mut State, set: FreshSet) {
+        for durable in set.fence(&self.media) {
+            state.space.give(Free::unpublished(durable.abandon()));
         }
     }
 }

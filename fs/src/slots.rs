@@ -13,7 +13,7 @@ use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Core, DENTRY_SIZE, Dentry, Extent, HEAD_NAME, Ino, Kind};
 use crate::media_inode::{Corrupt, state_word};
 use crate::names::Place;
-use crate::shared::{Shared, State};
+use crate::shared::State;
 use crate::space::Goal;
 
 /// Inodes that the table is grown by.
@@ -201,7 +201,7 @@ impl<P: Pmem> Fs<P> {
         let edit = match self.grown(dir, new) {
             Ok(edit) => edit,
             Err(error) => {
-                Shared::<P>::give_back(state, set);
+                self.shared.give_back(state, set);
                 return Err(error.into());
             }
         };

@@ -1,11 +1,12 @@
 //! Where the file system meets mappings, read-only regions, full disks and short memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::common::process::Process;
 use crate::common::*;
 use dax::pmem::{MediaError, Pmem, RamPmem};
+use fs::layout::INLINE_EXTENTS;
 use fs::{Fill, Fs};
 use mm::aspace::{Access, FaultError};
 use mm::gup::{GupError, pin_user_pages};
@@ -17,6 +18,7 @@ struct Watched {
     ram: Arc<RamPmem>,
     writable: bool,
     unfenced: AtomicBool,
+    stores: AtomicU64,
 }
 
 impl Watched {
@@ -25,12 +27,14 @@ impl Watched {
             ram: ram.clone(),
             writable,
             unfenced: AtomicBool::new(false),
+            stores: AtomicU64::new(0),
         })
     }
 
     fn wrote(&self) {
         assert!(self.writable, "a store to a read-only region");
         self.unfenced.store(true, Ordering::Relaxed);
+        self.stores.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -152,6 +156,63 @@ fn what_a_write_did_before_it_ran_out_of_space_is_durable() {
     // The file says how far it came.
     assert_eq!(f.stat().size, 2 * 4096);
     assert_eq!(content(&fs, "/f"), [2; 2 * 4096]);
+}
+
+#[test]
+fn blocks_come_back_unpublished_only_when_what_was_stored_to_them_has_arrived() {
+    let (ram, backing) = formatted(2 * MIB);
+    let pmem = Watched::new(&ram, true);
+    let fs = Fs::mount(pmem.clone(), backing).expect("mount");
+    let f = fs.create("/f", 0o644).expect("create");
+    // As many extents as an inode holds; one more wants a node.
+    let end = (0..INLINE_EXTENTS as u64).fold(0, |at, _| {
+        fs.write(&f, at, &[1; 4096]).expect("write");
+        at + 2 * 4096
+    });
+    fill_up(&fs, 1);
+    fs.sync().expect("sync");
+    pmem.fence();
+    let (free, stores) = (fs.statfs().space.free, pmem.stores.load(Ordering::Relaxed));
+    assert!(
+        fs.write(&f, end, &[2; 4096]).is_err(),
+        "there is no room for a node"
+    );
+    assert_eq!(fs.statfs().space.free, free);
+    assert!(
+        pmem.stores.load(Ordering::Relaxed) > stores,
+        "its content was stored before"
+    );
+    assert!(
+        !pmem.unfenced.load(Ordering::Relaxed),
+        "and may still be on its way to a block that is free"
+    );
+}
+
+#[test]
+fn zeroes_behind_the_end_have_arrived_also_when_no_space_is_left_for_what_comes_after_them() {
+    let (ram, backing) = formatted(2 * MIB);
+    let pmem = Watched::new(&ram, true);
+    let fs = Fs::mount(pmem.clone(), backing).expect("mount");
+    let f = fs.create("/f", 0o644).expect("create");
+    fs.write(&f, 0, &[1; 100]).expect("write");
+    fill_up(&fs, 0);
+    fs.sync().expect("sync");
+    let refused = |change: &dyn Fn() -> bool| {
+        pmem.fence();
+        let stores = pmem.stores.load(Ordering::Relaxed);
+        assert!(change(), "there is no space");
+        assert!(
+            pmem.stores.load(Ordering::Relaxed) > stores,
+            "zeroes were stored"
+        );
+        assert!(
+            !pmem.unfenced.load(Ordering::Relaxed),
+            "and may still be on their way"
+        );
+    };
+    refused(&|| fs.write(&f, 4 * 4096, &[2; 4096]).is_err());
+    refused(&|| fs.fallocate(&f, 4 * 4096, 4096, Fill::Unwritten).is_err());
+    assert_eq!(f.stat().size, 100);
 }
 
 #[test]

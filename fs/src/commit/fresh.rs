@@ -103,7 +103,7 @@ impl Fresh {
 
 /// The fresh runs of one operation, made durable by one fence; and whether anything was stored that the fence is for.
 #[derive(Debug, Default)]
-#[must_use = "make it durable, or abandon it"]
+#[must_use = "make it durable"]
 pub struct FreshSet {
     runs: ArrayVec<Fresh, SET>,
     stored: bool,
@@ -144,11 +144,6 @@ impl FreshSet {
     pub fn add(&mut self, fresh: Fresh) -> Result<(), Fresh> {
         self.stored = true;
         self.runs.try_push(fresh).map_err(|full| full.element())
-    }
-
-    /// Takes the runs out again, unpublished.
-    pub fn abandon(self) -> impl Iterator<Item = Fresh> {
-        self.runs.into_iter()
     }
 
     /// How many runs it has.

@@ -17,7 +17,7 @@ use crate::inode::Inode;
 use crate::layout::{BLOCK_SIZE, Block, Extent, Ino, Kind, slots_for};
 use crate::media_inode::Corrupt;
 use crate::names::Place;
-use crate::shared::{Backing, Shared};
+use crate::shared::Backing;
 use crate::slots::{Site, head_len};
 use crate::space::Goal;
 
@@ -164,7 +164,7 @@ impl<P: Pmem> Fs<P> {
         let map = match with {
             Ok((map, _unwritten)) => map,
             Err(error) => {
-                Shared::<P>::give_back(&mut state, set);
+                self.shared.give_back(&mut state, set);
                 return Err(error.into());
             }
         };
