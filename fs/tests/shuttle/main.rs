@@ -69,4 +69,5 @@ models! {
     truncate_against_umount
     truncate_against_leases
     msync_against_stores
+    writes_into_holes_against_faults
 }

@@ -6,6 +6,7 @@ use fs::error::{ChangeError, TruncateError, UnmountError, WriteError};
 use mm::aspace::FaultError;
 use mm::gup::{PinnedPages, pin_user_pages_longterm};
 use mm::lease::{Lease, Why};
+use mm::sync::model;
 use mm::sync::plain::Mutex;
 use mm::sync::{Wait, WaitQueue};
 use std::sync::Arc;
@@ -328,5 +329,17 @@ pub fn msync_against_stores() {
     );
     world.truncate().expect("truncate");
     world.reuse().expect("the blocks are free");
+    ended(world);
+}
+
+/// Who reads a hole has the zero page, and must not keep it once write(2) has given the hole storage.
+pub fn writes_into_holes_against_faults() {
+    let world = Arc::new(World::new());
+    model::quietly(|| world.become_a_hole());
+    at_once(&world, [|w| w.fill(0), |w| w.looked(0), |w| w.looked(1)]);
+    model::quietly(|| {
+        assert_eq!(world.look(0).ok(), world.f.pfn(0), "the zero page stayed");
+        cut_and_reuse(&world);
+    });
     ended(world);
 }

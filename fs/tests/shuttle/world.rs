@@ -165,6 +165,33 @@ impl World {
         Ok(())
     }
 
+    /// Reads through the process's mapping: the page that it reaches.
+    pub fn look(&self, page: u64) -> Result<Pfn, FaultError> {
+        let Process { space, tlb, .. } = &*self.process;
+        tlb.access(space, self.process.va(page), Access::Read)
+    }
+
+    /// Reads a page of the file, which is long enough.
+    pub fn looked(&self, page: u64) {
+        self.look(page).expect("within the file");
+    }
+
+    /// Takes the storage of `/f` away; its size stays.
+    pub fn become_a_hole(&self) {
+        self.truncate().expect("truncate");
+        let report = &mut BreakReport::default();
+        let size = PAGES * PAGE_SIZE;
+        let longer = self.fs.truncate(&self.f, size, forever(), report);
+        longer.expect("truncate");
+    }
+
+    /// Writes page `page` of `/f` whole, by write(2).
+    pub fn fill(&self, page: u64) {
+        let data = [0x33; PAGE_SIZE as usize];
+        let written = self.fs.write(&self.f, page * PAGE_SIZE, &data);
+        written.expect("room");
+    }
+
     pub fn pin(&self, page: u64, fast: bool) -> Result<PinnedPages, GupError> {
         let process = &self.process;
         let pin = if fast {
