@@ -36,6 +36,17 @@ impl Watched {
         self.unfenced.store(true, Ordering::Relaxed);
         self.stores.fetch_add(1, Ordering::Relaxed);
     }
+
+    /// `change` fails, after it has stored something, and leaves nothing of that on its way.
+    fn fails_late_and_fenced(&self, change: impl FnOnce() -> bool) {
+        self.fence();
+        let stores = self.stores.load(Ordering::Relaxed);
+        assert!(change(), "it did not fail");
+        let stored = self.stores.load(Ordering::Relaxed) > stores;
+        assert!(stored, "it failed before it stored anything");
+        let unfenced = self.unfenced.load(Ordering::Relaxed);
+        assert!(!unfenced, "what it stored may still be on its way");
+    }
 }
 
 impl Pmem for Watched {
@@ -171,21 +182,10 @@ fn blocks_come_back_unpublished_only_when_what_was_stored_to_them_has_arrived() 
     });
     fill_up(&fs, 1);
     fs.sync().expect("sync");
-    pmem.fence();
-    let (free, stores) = (fs.statfs().space.free, pmem.stores.load(Ordering::Relaxed));
-    assert!(
-        fs.write(&f, end, &[2; 4096]).is_err(),
-        "there is no room for a node"
-    );
+    let free = fs.statfs().space.free;
+    // There is no room for the node, which is found out after the content was stored.
+    pmem.fails_late_and_fenced(|| fs.write(&f, end, &[2; 4096]).is_err());
     assert_eq!(fs.statfs().space.free, free);
-    assert!(
-        pmem.stores.load(Ordering::Relaxed) > stores,
-        "its content was stored before"
-    );
-    assert!(
-        !pmem.unfenced.load(Ordering::Relaxed),
-        "and may still be on its way to a block that is free"
-    );
 }
 
 #[test]
@@ -197,21 +197,8 @@ fn zeroes_behind_the_end_have_arrived_also_when_no_space_is_left_for_what_comes_
     fs.write(&f, 0, &[1; 100]).expect("write");
     fill_up(&fs, 0);
     fs.sync().expect("sync");
-    let refused = |change: &dyn Fn() -> bool| {
-        pmem.fence();
-        let stores = pmem.stores.load(Ordering::Relaxed);
-        assert!(change(), "there is no space");
-        assert!(
-            pmem.stores.load(Ordering::Relaxed) > stores,
-            "zeroes were stored"
-        );
-        assert!(
-            !pmem.unfenced.load(Ordering::Relaxed),
-            "and may still be on their way"
-        );
-    };
-    refused(&|| fs.write(&f, 4 * 4096, &[2; 4096]).is_err());
-    refused(&|| fs.fallocate(&f, 4 * 4096, 4096, Fill::Unwritten).is_err());
+    pmem.fails_late_and_fenced(|| fs.write(&f, 4 * 4096, &[2; 4096]).is_err());
+    pmem.fails_late_and_fenced(|| fs.fallocate(&f, 4 * 4096, 4096, Fill::Unwritten).is_err());
     assert_eq!(f.stat().size, 100);
 }
 
